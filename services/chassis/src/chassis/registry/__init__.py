@@ -1,0 +1,1 @@
+"""Route providers: where serving replicas announce themselves and gateways learn of them."""

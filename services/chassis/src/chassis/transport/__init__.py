@@ -1,0 +1,1 @@
+"""The data path's transport: a small port, its grpc.aio adapter and an in-memory one."""
