@@ -1,6 +1,6 @@
 """Regenerates protos/gen/python from the contracts: buf generate, then the descriptor set with comments.
 
-`--check` writes into a temporary folder instead and fails if anything differs from what is committed.
+`--check` writes nothing and fails if anything differs from what is committed.
 """
 
 import argparse
@@ -18,8 +18,6 @@ DESCRIPTORS = Path("penstock", "descriptors.binpb")
 
 
 def generate(out: Path) -> None:
-    for package in GENERATED:
-        shutil.rmtree(out / package, ignore_errors=True)
     template = (ROOT / "buf.gen.yaml").read_text().replace("protos/gen/python", str(out))
     run = subprocess.run(
         ["buf", "generate", "--template", template], cwd=ROOT, capture_output=True, text=True, check=False
@@ -45,15 +43,27 @@ def differences(left: Path, right: Path) -> list[str]:
     return sorted(changed) + sorted(mine ^ theirs)
 
 
+def install(fresh: Path) -> None:
+    """Replaces only what differs, after everything was generated: a failed run leaves the old code whole."""
+    for name in differences(HOME, fresh):
+        if (fresh / name).exists():
+            (HOME / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(fresh / name, HOME / name)
+        else:
+            (HOME / name).unlink()
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--check", action="store_true", help="fail if the committed code is out of date")
-    if not arguments.parse_args().check:
-        generate(HOME)
-        return 0
+    check = arguments.parse_args().check
     with tempfile.TemporaryDirectory() as folder:
-        generate(Path(folder))
-        stale = differences(HOME, Path(folder))
+        fresh = Path(folder)
+        generate(fresh)
+        if not check:
+            install(fresh)
+            return 0
+        stale = differences(HOME, fresh)
     for name in stale:
         print(f"protos/gen/python/{name} is out of date: run `make gen` and commit what it writes")
     return 1 if stale else 0
