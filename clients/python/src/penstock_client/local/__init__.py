@@ -1,0 +1,1 @@
+"""The stack on this machine: starting, watching and stopping the three services as separate processes."""
