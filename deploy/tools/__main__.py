@@ -1,0 +1,94 @@
+"""`python -m deploy.tools [NAME ...]`: bring tools, one progress line each; seconds when all are here."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from deploy.tools.cache import Cache
+from deploy.tools.catalogue import program, select
+from deploy.tools.tool import Tool, ToolError
+
+_QUIET_SECONDS = 20.0
+"""How often a step that is still running says so where the output is not a terminal."""
+
+
+class Progress:
+    """The line of one tool: rewritten in place on a terminal, repeated now and then elsewhere."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._live = sys.stdout.isatty()
+        self._started = self._said = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def step(self, text: str) -> None:
+        """Tell what runs now."""
+        now = time.monotonic()
+        if self._live:
+            print(f"\r\033[K{self._prefix} {text}", end="", flush=True)
+        elif now - self._said >= _QUIET_SECONDS:
+            print(f"{self._prefix} {text} ({self.seconds:.0f} s)", flush=True)
+            self._said = now
+
+    def end(self, text: str) -> None:
+        """Write the final line."""
+        print(("\r\033[K" if self._live else "") + f"{self._prefix} {text}", flush=True)
+
+
+def bring(tools: Sequence[Tool], cache: Cache) -> list[str]:
+    """Install what is missing, in order, going on after a failure; return the failures."""
+    failures = []
+    for number, tool in enumerate(tools, 1):
+        progress = Progress(f"[{number:2}/{len(tools)}] {tool.name + ' ' + tool.version:20}")
+        try:
+            with cache.lock(tool.name):
+                if tool.present(cache):
+                    progress.end(f"present    {tool.summary}")
+                    continue
+                tool.install(cache, progress.step)
+            progress.end(f"installed in {progress.seconds:.0f} s")
+        except (ToolError, OSError) as error:
+            progress.end("FAILED")
+            failures.append(f"{tool.name}: {error}")
+    return failures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m deploy.tools", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these tools; all when none is named")
+    parser.add_argument(
+        "--list", action="store_true", help="tell what there is and what is here, and install nothing"
+    )
+    parser.add_argument(
+        "--where", action="store_true", help="print the path of the program of the one tool named"
+    )
+    options = parser.parse_args(arguments)
+    cache = Cache.of_user()
+    try:
+        tools = select(options.names)
+        if options.where:
+            print(*(program(tool.name) for tool in tools), sep="\n")
+            return 0
+    except ToolError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.list:
+        for tool in tools:
+            print(
+                f"{tool.name:12} {tool.version:10} {'here' if tool.present(cache) else '-':5} {tool.summary}"
+            )
+        return 0
+    failures = bring(tools, cache)
+    for failure in failures:
+        print(f"\n{failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
