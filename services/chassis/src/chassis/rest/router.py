@@ -1,11 +1,13 @@
 """Finding the binding of a request path: a trie over path segments, built once, then only read.
 
-Order of preference, segment by segment: a literal, then ``*``, then ``**``; and a path whose last segment ends in a
-verb that some template declares is tried as that verb first, then as plain text. A template that matches but not for
-the request's HTTP method does not stop the search: a less specific one that has the method is taken, and only when
-there is none are the methods found on the way reported (for 405 and its Allow header).
+Order of preference, segment by segment: a literal, then ``*``, then ``**``; and a path whose last segment
+ends in a verb that some template declares is tried as that verb first, then as plain text. A template that
+matches but not for the request's HTTP method does not stop the search: a less specific one that has the
+method is taken, and only when there is none are the methods found on the way reported (for 405 and its Allow
+header).
 
-A match visits each trie node at most once, so its cost is bounded by the number of templates whatever the path.
+A match visits each trie node at most once, so its cost is bounded by the number of templates whatever the
+path.
 """
 
 from __future__ import annotations
@@ -124,8 +126,9 @@ class Router(Generic[T]):
 def capture(variable: Variable, segments: Sequence[str]) -> str:
     """The decoded text that a variable takes from the raw segments of a match.
 
-    A single-segment variable is percent-decoded wholly; a multi-segment one leaves ``%2F`` and ``%2f`` as they are,
-    because a decoded slash could no longer be told from a separator. Raises UnicodeDecodeError for what is not UTF-8.
+    A single-segment variable is percent-decoded wholly; a multi-segment one leaves ``%2F`` and ``%2f`` as
+    they are, because a decoded slash could no longer be told from a separator. Raises UnicodeDecodeError for
+    what is not UTF-8.
     """
     taken = segments[variable.start : variable.end]
     if not variable.multi:
@@ -138,7 +141,10 @@ def _decode_but_slash(segment: str) -> str:
         return segment
     # split() with a group keeps the slashes as they were written, at the odd places
     pieces = _ENCODED_SLASH.split(segment)
-    return "".join(piece if odd else unquote(piece, errors="strict") for piece, odd in zip(pieces, cycle((0, 1)), strict=False))
+    return "".join(
+        piece if odd else unquote(piece, errors="strict")
+        for piece, odd in zip(pieces, cycle((0, 1)), strict=False)
+    )
 
 
 def _decoded(raw: Sequence[str]) -> Sequence[str]:

@@ -9,8 +9,8 @@ Grammar (from ``google/api/http.proto``)::
     FieldPath = IDENT { "." IDENT } ;
     Verb      = ":" LITERAL ;
 
-``**`` stands last but for the verb, a variable holds no other variable, and the bare ``/`` is allowed as the template
-of a root. Matching lives in `chassis.rest.router` and knows nothing of this syntax.
+``**`` stands last but for the verb, a variable holds no other variable, and the bare ``/`` is allowed as the
+template of a root. Matching lives in `chassis.rest.router` and knows nothing of this syntax.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ Segment = str | Wildcard
 
 
 class TemplateError(ValueError):
-    """A template that does not follow the grammar; the text names the template, the column and what was expected."""
+    """A template that does not follow the grammar; the text names the template, the column and what was
+    expected.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
     """What a ``{field=segments}`` binds.
 
-    ``start`` and ``end`` are indices into the path's segments; ``end`` is None when the variable ends in ``**`` and so
-    takes everything from ``start`` on. ``multi`` tells the percent-decoding rule: a variable whose template is one
-    ``*`` is decoded wholly, every other keeps ``%2F``.
+    ``start`` and ``end`` are indices into the path's segments; ``end`` is None when the variable ends in
+    ``**`` and so takes everything from ``start`` on. ``multi`` tells the percent-decoding rule: a variable
+    whose template is one ``*`` is decoded wholly, every other keeps ``%2F``.
     """
 
     field_path: tuple[str, ...]
