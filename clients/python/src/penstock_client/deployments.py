@@ -266,7 +266,7 @@ class AsyncDeployments:
                 return await self._wait(operation)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"{names.short(deployment)} is still being rolled out after {timeout:g} s and goes on by itself; "
+                f"{names.short(deployment)} is still being rolled out after {timeout:g} s and goes on; "
                 f"see: penstock deploy status {names.short(deployment)}",
                 reason="WAIT_TIMEOUT",
                 origin=self._service.origin,

@@ -13,6 +13,7 @@ from penstock_client import names, prediction, status
 from penstock_client.errors import DeadlineExceeded, PenstockError, Unavailable
 from penstock_client.prediction import InferRequest, Inputs, ModelInfo, Parameter, Prediction
 from penstock_client.retry import RetryPolicy, draw_jitter
+from penstock_client.settings import Tls
 from penstock_client.tracing import Spans
 from penstock_client.transport import Remote, tls_context
 
