@@ -86,14 +86,12 @@ class ListenSettings(Group):
 class TlsSettings(Group):
     """Certificates of both faces. PEM files; all unset means plain text.
 
-    `client_ca_file` turns mutual TLS on; with `require_client_certificate` off, callers without a certificate may
-    still present a token (gRPC and REST alike).
+    `client_ca_file` turns mutual TLS on: callers without a certificate it signed cannot connect.
     """
 
     cert_file: Path | None = None
     key_file: Path | None = None
     client_ca_file: Path | None = None
-    require_client_certificate: bool = True
 
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
