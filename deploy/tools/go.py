@@ -117,3 +117,5 @@ class GoTool:
                 report(f"{target.name}: {count} packages")
         if process.returncode != 0:
             raise ToolError(f"go build {package} in {self.module} failed:\n{tail(''.join(lines))}")
+        if not os.access(target, os.X_OK):
+            raise ToolError(f"{package} is not a program: go build made a library of it")

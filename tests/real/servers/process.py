@@ -1,0 +1,188 @@
+"""Child processes of tests: started with a log, waited for until they serve, and gone afterwards, always.
+
+Three nets catch what would otherwise be left: a child gets SIGKILL from the kernel when this process dies; stopping
+kills its whole process group; and whatever detached itself from the group still carries our mark in its
+environment, by which it is found and killed, also by the next run when this one was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+MARK = "PENSTOCK_REAL_SERVER"
+"""Environment variable of every server: `PID-STARTED` of the process that owns it."""
+
+_POLL = 0.05
+_given: set[int] = set()
+
+
+class ServerError(Exception):
+    """A real server could not be started, or ended while it was needed; the text carries its log."""
+
+
+def free_port() -> int:
+    """Return a loopback TCP port that nobody listens on and that this process has not given out before."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
+
+
+class Server:
+    """One running child process with the file that its output goes to."""
+
+    def __init__(self, name: str, command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: Path) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(env) | {MARK: f"{os.getpid()}-{_started(os.getpid())}"},
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def failure(self, what: str) -> ServerError:
+        """Return an error that says what is wrong and shows the end of the log."""
+        lines = self.log.read_text(errors="replace").splitlines()[-60:] if self.log.exists() else []
+        return ServerError(f"{self.name}: {what}; the end of {self.log}:\n" + "\n".join(lines))
+
+    def wait_until(self, what: str, probe: Callable[[], bool], timeout: float = 60.0) -> None:
+        """Poll `probe` until it holds. Raises ServerError when the process ends or `timeout` seconds pass first."""
+        deadline = time.monotonic() + timeout
+        while True:
+            if not self.running:
+                raise self.failure(f"ended with status {self._process.returncode} before it was {what}")
+            problem = ""
+            try:
+                if probe():
+                    return
+            except Exception as error:  # noqa: BLE001 - a server that is not up yet fails in any way; the last one is told
+                problem = f" (last: {error!r})"
+            if time.monotonic() > deadline:
+                raise self.failure(f"not {what} after {timeout:.0f} s{problem}")
+            time.sleep(_POLL)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server itself, for tests of outages."""
+        self._process.send_signal(number)
+
+    def stop(self, patience: float = 10.0) -> None:
+        """End the process: politely, then by force with its whole group."""
+        if self.running:
+            self._process.terminate()
+            try:
+                self._process.wait(patience)
+            except subprocess.TimeoutExpired:
+                pass
+        _kill_group(self._process.pid)
+        self._process.wait(patience)
+
+
+@contextmanager
+def running(
+    name: str,
+    command: Sequence[str | Path],
+    folder: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    patience: float = 10.0,
+) -> Iterator[Server]:
+    """Run a server in `folder`, its log in `folder/NAME.log`, for the length of the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Server(name, command, folder / f"{name}.log", {**os.environ, **(env or {})}, folder)
+    try:
+        yield server
+    finally:
+        server.stop(patience)
+
+
+def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float = 60.0) -> str:
+    """Run a short command and return what it printed. Raises ServerError with that output when it fails."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        check=False, timeout=timeout, env={**os.environ, **(env or {})},
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise ServerError(f"{' '.join(map(str, command))} ended with status {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+def accepts(port: int, host: str = "127.0.0.1") -> bool:
+    """Tell whether somebody accepts TCP connections there."""
+    with socket.create_connection((host, port), timeout=2):
+        return True
+
+
+def left_behind(*, of_dead_owners: bool = False) -> list[int]:
+    """Return processes that carry our mark: of this process, or of owners that are no longer there."""
+    mine = f"{os.getpid()}-{_started(os.getpid())}"
+    found = []
+    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+        owner = _owner(pid)
+        if owner == mine and not of_dead_owners:
+            found.append(pid)
+        elif owner and of_dead_owners and owner != f"{owner.split('-')[0]}-{_started(int(owner.split('-')[0]))}":
+            found.append(pid)
+    return found
+
+
+def reap(*, of_dead_owners: bool = False, timeout: float = 10.0) -> list[int]:
+    """Kill every process that carries our mark and wait until it is gone; return those that were found."""
+    found = left_behind(of_dead_owners=of_dead_owners)
+    deadline = time.monotonic() + timeout
+    while left := left_behind(of_dead_owners=of_dead_owners):
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if time.monotonic() > deadline:
+            raise ServerError(f"processes {left} cannot be killed")
+        time.sleep(_POLL)
+    return found
+
+
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _owner(pid: int) -> str:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return ""
+    prefix = MARK.encode() + b"="
+    return next((part[len(prefix) :].decode() for part in environment.split(b"\0") if part.startswith(prefix)), "")
+
+
+def _started(pid: int) -> str:
+    """Return when a process started, in clock ticks since boot: with the PID it names one process for good."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return "gone"
