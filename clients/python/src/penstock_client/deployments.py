@@ -32,10 +32,16 @@ OnChange = Callable[[WatchResponse], None]
 _SERVICE = deployment_service_pb2.DESCRIPTOR.services_by_name["DeploymentService"]
 _OPERATIONS = operations_pb2.DESCRIPTOR.services_by_name["Operations"]
 _WAIT_SLICE = 20.0
+_LAST_EVENTS = 1.0
 _FAILED = {
     deployment_pb2.ROLLOUT_STATE_FAILED,
     deployment_pb2.ROLLOUT_STATE_ROLLED_BACK,
     deployment_pb2.ROLLOUT_STATE_SUPERSEDED,
+}
+_SETTLED = _FAILED | {
+    deployment_pb2.ROLLOUT_STATE_COMPLETE,
+    deployment_pb2.ROLLOUT_STATE_AWAITING_PROMOTION,
+    deployment_pb2.ROLLOUT_STATE_PAUSED,
 }
 
 
@@ -260,10 +266,16 @@ class AsyncDeployments:
         on_change: OnChange | None,
     ) -> operations_pb2.Operation:
         """Waits for the operation while telling what happens meanwhile."""
-        reporter = asyncio.create_task(self._report(deployment, on_change)) if on_change else None
+        settled = asyncio.Event()
+        reporter = asyncio.create_task(self._report(deployment, on_change, settled)) if on_change else None
         try:
             async with asyncio.timeout(timeout):
-                return await self._wait(operation)
+                operation = await self._wait(operation)
+            if reporter is not None:
+                # The last events are on their way; they belong before the result.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(settled.wait(), _LAST_EVENTS)
+            return operation
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{names.short(deployment)} is still being rolled out after {timeout:g} s and goes on; "
@@ -291,11 +303,22 @@ class AsyncDeployments:
             )
         return operation
 
-    async def _report(self, deployment: str, on_change: OnChange) -> None:
-        """Tells events until cancelled; that it cannot is no reason for the change itself to fail."""
-        with contextlib.suppress(PenstockError):
-            async for response in self.watch(deployment):
-                on_change(response)
+    async def _report(self, deployment: str, on_change: OnChange, settled: asyncio.Event) -> None:
+        """Tells events until cancelled; that they cannot be had is no reason for the change itself to
+        fail.
+        """
+        events = self.watch(deployment)
+        while True:
+            try:
+                response = await anext(events, None)
+            except PenstockError:
+                response = None
+            if response is None:
+                settled.set()
+                return
+            on_change(response)
+            if response.deployment.rollout_progress.state in _SETTLED:
+                settled.set()
 
     def _failed(self, operation: operations_pb2.Operation, deployment: str) -> PenstockError:
         error = status.from_status(operation.error, origin=self._service.origin)

@@ -70,13 +70,9 @@ class Portal:
         if self._closed:
             return
         self._closed = True
+        asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        pending = asyncio.all_tasks(self._loop)
-        for task in pending:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
 
@@ -110,6 +106,17 @@ def blocking_iterator(
 
     functools.update_wrapper(call, method)
     return call
+
+
+async def _end_tasks() -> None:
+    """Cancels whatever else the loop still runs and waits for it."""
+    loop = asyncio.get_running_loop()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
 
 
 async def _next(source: AsyncIterator[T]) -> T | object:

@@ -111,9 +111,10 @@ def _config_path(env: Mapping[str, str]) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise InvalidArgument(f"cannot read {path}: {error}", reason="SETTINGS_INVALID") from error
+    document = {} if document is None else document
     if not isinstance(document, dict):
         raise _wrong(path, "", "must be a mapping with `profiles`")
     _only(path, "", document, {"current_profile", "profiles"})

@@ -28,7 +28,7 @@ class CallSpan:
     def headers(self) -> Mapping[str, str]:
         """The trace context to send, in W3C form; empty when nobody traces."""
         carrier: dict[str, str] = {}
-        _W3C.inject(carrier)
+        _W3C.inject(carrier, trace.set_span_in_context(self._span))
         return carrier
 
     def set(self, key: str, value: str | int) -> None:
@@ -54,7 +54,9 @@ class Spans:
 
     @contextlib.contextmanager
     def call(self, service: str, method: str, address: str, *, system: str = "grpc") -> Iterator[CallSpan]:
-        """A client span around one call, current while it lasts."""
+        """A client span around one call. It is not made current: a stream's call ends in another context
+        than it began in when its reader leaves early.
+        """
         host, _, port = address.rpartition(":")
         attributes: dict[str, str | int] = {
             "rpc.system.name": system,
@@ -63,14 +65,11 @@ class Spans:
         }
         if port.isdigit():
             attributes["server.port"] = int(port)
-        with self._tracer.start_as_current_span(
-            f"{service}/{method}",
-            kind=SpanKind.CLIENT,
-            attributes=attributes,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
+        span = self._tracer.start_span(f"{service}/{method}", kind=SpanKind.CLIENT, attributes=attributes)
+        try:
             yield CallSpan(span)
+        finally:
+            span.end()
 
     @contextlib.contextmanager
     def step(self, name: str, **attributes: str | int) -> Iterator[CallSpan]:

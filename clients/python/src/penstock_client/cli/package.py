@@ -110,7 +110,8 @@ def get(package: PackageArgument, output: OutputOption = Format.TABLE) -> None:
     print(f"{names.short(found.name)}  {manifest.description}".rstrip())
     print(f"digest     {found.digest}")
     print(
-        f"size       {size(found.size_bytes)}, {len(manifest.files)} files, pushed {age(found.create_time)} ago"
+        f"size       {size(found.size_bytes)} in {len(manifest.files)} files, "
+        f"pushed {age(found.create_time)} ago"
     )
     print(f"framework  {manifest.framework}")
     if manifest.entry_class:
