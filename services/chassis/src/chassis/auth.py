@@ -1,8 +1,8 @@
 """Authentication: one `Authenticator` for gRPC, the data path and REST.
 
-Callers prove who they are by a bearer token or a client certificate. Configured tokens are kept as digests and
-compared in constant time; a service adds verifiers of its own (API keys) with `Authenticator.add_verifier`.
-Neither tokens nor digests are logged or put into errors.
+Callers prove who they are by a bearer token or a client certificate. Configured tokens are kept as digests
+and compared in constant time; a service adds verifiers of its own (API keys) with
+`Authenticator.add_verifier`. Neither tokens nor digests are logged or put into errors.
 """
 
 import contextvars
@@ -138,7 +138,7 @@ class ConfiguredTokens:
 
 
 class TokenFile:
-    """The tokens of a file, read again when it changes. A file that breaks later keeps the last good tokens."""
+    """A file of tokens, read again when it changes. One that breaks later keeps the last good tokens."""
 
     def __init__(
         self, path: Path, hmac_key: bytes | None, *, monotonic: Callable[[], float] = time.monotonic
@@ -204,7 +204,9 @@ def parse_tokens(lines: Iterable[str], where: str) -> list[TokenEntry]:
 
 
 def certificate_names(auth_context: Mapping[str, Sequence[bytes]]) -> tuple[str, ...]:
-    """The names in a verified client certificate, as gRPC tells them: URIs and DNS names, then the common name."""
+    """The names in a verified client certificate, as gRPC tells them: URIs and DNS names, then the common
+    name.
+    """
     names = auth_context.get("x509_subject_alternative_name", ()), auth_context.get("x509_common_name", ())
     return tuple(
         (name.decode(errors="replace") if isinstance(name, bytes) else str(name))

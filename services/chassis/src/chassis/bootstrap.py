@@ -1,7 +1,7 @@
 """Runs a service: builds it, listens, keeps its tasks, and ends it without losing a call.
 
-`serve` is the whole life of one instance inside a running loop; `main` is the process around it: settings, uvloop,
-signals, exit code. A service's entry point is `sys.exit(main("aigw", AigwSettings, build))`.
+`serve` is the whole life of one instance inside a running loop; `main` is the process around it: settings,
+uvloop, signals, exit code. A service's entry point is `sys.exit(main("aigw", AigwSettings, build))`.
 
 Exit codes: 0 ended on purpose, 1 failed while running, 2 wrong settings or an address that cannot be had.
 """
@@ -80,7 +80,7 @@ class Service:
         for callback in host.drain_callbacks:
             try:
                 await asyncio.wait_for(callback(), settings.drain.limit or None)
-            except Exception as error:  # noqa: BLE001 - one that fails must not keep the others from draining
+            except Exception as error:
                 host.log.error("a drain callback failed", exc_info=error)
         faces = [face for face in (self._grpc, self._rest) if face is not None]
         for face in faces:
@@ -238,9 +238,9 @@ def _refuse_open_listening(settings: ServiceSettings, authenticator: Authenticat
     for name, listen in faces.items():
         if listen.enabled and not listen.is_loopback:
             raise errors.FailedPrecondition(
-                f"refusing to listen on {listen.address} ({name}) without authentication: anybody who reaches this "
-                f"machine could call it. Set {prefix}AUTH__TOKENS_FILE or mutual TLS ({prefix}TLS__CLIENT_CA_FILE), "
-                f"or say {prefix}INSECURE_LISTEN=true if that is meant",
+                f"refusing to listen on {listen.address} ({name}) without authentication: anybody who "
+                f"reaches this machine could call it. Set {prefix}AUTH__TOKENS_FILE or mutual TLS "
+                f"({prefix}TLS__CLIENT_CA_FILE), or say {prefix}INSECURE_LISTEN=true if that is meant",
                 reason="LISTEN_UNAUTHENTICATED",
                 metadata={"address": listen.address},
             )

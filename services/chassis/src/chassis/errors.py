@@ -1,7 +1,8 @@
 """The one error vocabulary of Penstock: canonical codes and one exception class for each.
 
 Pure: no gRPC and no protobuf, so domain and application code may raise these directly. `chassis.status` turns
-them into `google.rpc.Status` and back; the servers map whatever else escapes to `INTERNAL` with a generic text.
+them into `google.rpc.Status` and back; the servers map whatever else escapes to `INTERNAL` with a generic
+text.
 
     Error
     ├── Cancelled            1   499   the caller gave up
@@ -66,7 +67,7 @@ class Code(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One wrong field of a request: its path in contract names (`route.targets[0].weight`) and what is wrong."""
+    """One wrong field: its path in contract names (`route.targets[0].weight`) and what is wrong."""
 
     field: str
     description: str
@@ -76,10 +77,11 @@ class FieldViolation:
 class Error(Exception):
     """Base of every error Penstock raises on purpose. The subclass fixes the code.
 
-    `reason` is a constant UPPER_SNAKE_CASE word a program may switch on; `message` is for people and says what
-    was wrong, where, and what would be right. `metadata` carries the values in the message for programs.
-    `retry_after` is in seconds. `details` is a serialised `google.rpc.Status` from an upstream, passed on
-    untouched; it wins over everything built here. `trailing` is trailing metadata that came with it.
+    `reason` is a constant UPPER_SNAKE_CASE word a program may switch on; `message` is for people and says
+    what was wrong, where, and what would be right. `metadata` carries the values in the message for
+    programs. `retry_after` is in seconds. `details` is a serialised `google.rpc.Status` from an upstream,
+    passed on untouched; it wins over everything built here. `trailing` is trailing metadata that came with
+    it.
     """
 
     code: ClassVar[Code]

@@ -1,4 +1,6 @@
-"""What a service's own composition root fills: `build(host, settings)` puts its parts here, `bootstrap` runs them."""
+"""What a service's own composition root fills: `build(host, settings)` puts its parts here, `bootstrap` runs
+them.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -85,7 +87,7 @@ class Host:
         return await self._resources.enter_async_context(manager)
 
     def add_servicer(self, add_fn: Callable[[T, Any], None], servicer: T, *, service: str) -> None:
-        """Serves a control-plane service: gRPC with all interceptors, and REST transcoded from its contract."""
+        """Serves a control-plane service: gRPC with all interceptors, and REST from its contract."""
         self.servicers.append(Servicer(add_fn, servicer, service))
         self.serving.setdefault(service, True)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 class Identity:
     """An authenticated caller.
 
-    `name` is what may be logged and used in policies (token name, certificate's common name or URI, key name);
-    `method` says how it was proven: `token`, `mtls`, or what a service's own verifier calls itself.
+    `name` is what may be logged and used in policies (token name, certificate's common name or URI, key
+    name); `method` says how it was proven: `token`, `mtls`, or what a service's own verifier calls itself.
     `attributes` carries whatever else the verifier knows (project, scopes), never a secret.
     """
 

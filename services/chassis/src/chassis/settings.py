@@ -1,8 +1,8 @@
 """Settings every service has, and how they are read: once, at start, from a YAML file and the environment.
 
-Order, later wins: defaults, `--config` file, environment (`AIGW_GRPC__PORT`), overrides (command-line options).
-Constructing a settings class reads nothing by itself, so tests are hermetic; only `load` reads. A wrong value is
-an `errors.InvalidArgument` whose violations name the file key or the environment variable.
+Order, later wins: defaults, `--config` file, environment (`AIGW_GRPC__PORT`), overrides (command-line
+options). Constructing a settings class reads nothing by itself, so tests are hermetic; only `load` reads. A
+wrong value is an `errors.InvalidArgument` whose violations name the file key or the environment variable.
 """
 
 import difflib
@@ -115,9 +115,9 @@ class TlsSettings(Group):
 class AuthSettings(Group):
     """Who may call. All unset means nobody is asked who they are.
 
-    `tokens_file` has one `name:token` or `name:sha256:HEX` or `name:hmac-sha256:HEX` a line (`#` comments) and is
-    read again when it changes; `tokens` is the same, comma-separated, for the environment. `hmac_key` is needed
-    for `hmac-sha256` digests. A verified client certificate (mutual TLS) is an identity as well.
+    `tokens_file` has one `name:token` or `name:sha256:HEX` or `name:hmac-sha256:HEX` a line (`#` comments)
+    and is read again when it changes; `tokens` is the same, comma-separated, for the environment. `hmac_key`
+    is needed for `hmac-sha256` digests. A verified client certificate (mutual TLS) is an identity as well.
     """
 
     tokens_file: Path | None = None
@@ -139,9 +139,10 @@ class AuthSettings(Group):
 class TelemetrySettings(Group):
     """Traces, metrics and logs.
 
-    `exporter`: `off` (no spans are made at all), `console` (spans to stderr), `file` (JSON lines appended to `file`,
-    one span a line), `otlp` (gRPC to `endpoint`). Prometheus metrics are served in every case. `sample_ratio` is
-    the share of traces started here that are recorded; a caller's decision wins (parent-based).
+    `exporter`: `off` (no spans are made at all), `console` (spans to stderr), `file` (JSON lines appended to
+    `file`, one span a line), `otlp` (gRPC to `endpoint`). Prometheus metrics are served in every case.
+    `sample_ratio` is the share of traces started here that are recorded; a caller's decision wins
+    (parent-based).
     """
 
     exporter: Literal["off", "console", "file", "otlp"] = "off"
@@ -165,8 +166,9 @@ class TelemetrySettings(Group):
 class LimitsSettings(Group):
     """Bounds on what callers may ask of one process.
 
-    Bytes and counts; `default_deadline` (seconds) caps control-plane calls that set none, `max_concurrent_streams`
-    is per connection, `max_concurrent_calls` per process (more get RESOURCE_EXHAUSTED at once).
+    Bytes and counts; `default_deadline` (seconds) caps control-plane calls that set none,
+    `max_concurrent_streams` is per connection, `max_concurrent_calls` per process (more get
+    RESOURCE_EXHAUSTED at once).
     """
 
     max_message_bytes: int = Field(default=64 * MIB, gt=0)
@@ -181,8 +183,8 @@ class LimitsSettings(Group):
 class DrainSettings(Group):
     """How a service ends, in seconds.
 
-    `settle` is how long it still accepts after it deregistered and reports NOT_SERVING, so that gateways learn of
-    it first; `limit` how long calls in flight may take after accepting stopped.
+    `settle` is how long it still accepts after it deregistered and reports NOT_SERVING, so that gateways
+    learn of it first; `limit` how long calls in flight may take after accepting stopped.
     """
 
     settle: float = Field(default=0.25, ge=0)
@@ -192,9 +194,9 @@ class DrainSettings(Group):
 class ServiceSettings(BaseSettings):
     """What every service can be told; a service subclasses it, sets `env_prefix` and adds groups of its own.
 
-    `insecure_listen` allows listening beyond loopback without authentication. `addresses_file` gets a JSON object
-    with the addresses really bound (`grpc`, `rest`), written whole once the service serves: a launcher that asked
-    for port 0 reads it.
+    `insecure_listen` allows listening beyond loopback without authentication. `addresses_file` gets a JSON
+    object with the addresses really bound (`grpc`, `rest`), written whole once the service serves: a
+    launcher that asked for port 0 reads it.
     """
 
     model_config = SettingsConfigDict(env_nested_delimiter="__", extra="forbid", frozen=True)
@@ -232,8 +234,8 @@ class ServiceSettings(BaseSettings):
 class ChannelSettings(Group):
     """How to reach another service as a client.
 
-    `address` is `host:port`. TLS is used when `tls` is set or a CA or certificate is given. `token_file` holds a
-    bearer token (its first line) and is read again when it changes.
+    `address` is `host:port`. TLS is used when `tls` is set or a CA or certificate is given. `token_file`
+    holds a bearer token (its first line) and is read again when it changes.
     """
 
     address: str = ""
@@ -309,7 +311,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _unknown_variables(
     cls: type[BaseSettings], prefix: str, environ: Mapping[str, str]
 ) -> list[errors.FieldViolation]:
-    """Variables that look like misspelt settings; others with the prefix (Kubernetes sets some) are ignored."""
+    """Variables that look like misspelt settings; others (Kubernetes sets some) are ignored."""
     if not prefix:
         return []
     known = list(cls.model_fields)

@@ -1,4 +1,4 @@
-"""`chassis.errors` on the wire: `google.rpc.Status` with ErrorInfo, BadRequest and RetryInfo, both directions.
+"""`chassis.errors` on the wire: `google.rpc.Status` with its details, both directions.
 
 Trailing metadata of a gRPC answer is bounded (8 KiB by default on most peers), and a Status that is too large
 would replace the real error by a transport one, so what is sent is trimmed to fit.
@@ -54,7 +54,7 @@ def to_status(error: Error) -> status_pb2.Status:
 
 
 def from_status(status: status_pb2.Status) -> Error:
-    """The error of a Status. Code OK is no error and becomes Internal, as it came where a failure was said."""
+    """The error of a Status. Code OK becomes Internal, as it came where a failure was said."""
     code = Code.from_number(status.code)
     if code is Code.OK:
         return errors.Internal(status.message or "a failure came with code OK", reason="STATUS_OK_AS_ERROR")
@@ -92,7 +92,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> Error:
 
 
 def from_wire(code: Code, message: str, details: bytes | None) -> Error:
-    """The error of a code and a text, and of the Status bytes when there are any and they agree with the code."""
+    """The error of a code and a text, and of the Status bytes when there are any and they agree with the
+    code.
+    """
     if details is not None:
         try:
             status = status_pb2.Status.FromString(details)
@@ -112,9 +114,10 @@ def wire_details(error: Error) -> bytes:
     if error.details is not None:
         return error.details
     status = to_status(error)
-    if status.ByteSize() <= MAX_DETAILS_BYTES:
-        return status.SerializeToString()
-    return _trimmed(error).SerializeToString()
+    if status.ByteSize() > MAX_DETAILS_BYTES:
+        status = _trimmed(error)
+    details: bytes = status.SerializeToString()
+    return details
 
 
 def wire_message(error: Error) -> str:

@@ -1,7 +1,9 @@
 """TLS of both faces and of channels, from files. Certificates that are renewed in place are picked up."""
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import grpc
 
@@ -21,13 +23,17 @@ def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
     for path in files:
         assert path is not None
         _read(path)
+    # gRPC takes None for "as before"; its stubs do not say so.
+    renewed = cast(Callable[[], grpc.ServerCertificateConfiguration], reader.renewed)
     return grpc.dynamic_ssl_server_credentials(
-        reader.configuration(), reader.renewed, require_client_authentication=settings.mutual
+        reader.configuration(), renewed, require_client_authentication=settings.mutual
     )
 
 
 class _Certificates:
-    """The server's certificate files as gRPC wants them: the configuration now, and a newer one when there is one."""
+    """The server's certificate files as gRPC wants them: the configuration now, and a newer one when there
+    is one.
+    """
 
     def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
@@ -102,8 +108,7 @@ def _flat(names: object) -> list[tuple[str, str]]:
     return list(names) if isinstance(names, tuple) else []
 
 
-def _load(load: "object", path: Path) -> None:
-    assert callable(load)
+def _load(load: Callable[[], None], path: Path) -> None:
     try:
         load()
     except (OSError, ssl.SSLError) as error:

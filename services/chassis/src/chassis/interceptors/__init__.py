@@ -1,9 +1,9 @@
 """What every control-plane RPC passes through, whichever face it came in by.
 
-gRPC runs server interceptors for every call of a server, and each costs tens of microseconds; the data path must
-not pay that. So the chassis applies its interceptors to the handlers of control-plane services when they are
-registered: an `Interceptor` wraps a handler's behaviour once, and no chain is built per call. The REST face calls
-the same wrapped handlers in process.
+gRPC runs server interceptors for every call of a server, and each costs tens of microseconds; the data path
+must not pay that. So the chassis applies its interceptors to the handlers of control-plane services when
+they are registered: an `Interceptor` wraps a handler's behaviour once, and no chain is built per call. The
+REST face calls the same wrapped handlers in process.
 
 Order, outermost first: errors onto the wire, observation (span, metrics, log), authentication, deadline,
 validation, then the servicer.

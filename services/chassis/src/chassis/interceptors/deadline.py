@@ -9,7 +9,9 @@ from chassis.interceptors.chain import Context, MethodInfo, StreamBehaviour, Una
 
 
 class DeadlineInterceptor:
-    """Gives calls with one answer a default deadline. Streams (watches) may last as long as the caller wants."""
+    """Gives calls with one answer a default deadline. Streams (watches) may last as long as the caller
+    wants.
+    """
 
     def __init__(self, default: float) -> None:
         self._default = default
@@ -30,7 +32,7 @@ class DeadlineInterceptor:
                 if not bound.expired():
                     raise
                 raise errors.DeadlineExceeded(
-                    f"{method.name} did not finish within the server's default deadline of {self._default:g} s",
+                    f"{method.name} did not finish within the default deadline of {self._default:g} s",
                     reason="DEFAULT_DEADLINE_EXCEEDED",
                 ) from error
 

@@ -1,4 +1,6 @@
-"""protovalidate: requests against the `buf.validate` rules of the contract, before any of our code sees them."""
+"""protovalidate: requests against the `buf.validate` rules of the contract, before any of our code sees
+them.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -50,7 +52,10 @@ class ValidationInterceptor:
         found = self._validator.collect_violations(message)
         if found:
             violations = [
-                FieldViolation(_path(v.proto.field.elements), v.proto.message, v.proto.rule_id) for v in found
+                FieldViolation(
+                    _path(v.proto.field.elements if v.proto.field else ()), v.proto.message, v.proto.rule_id
+                )
+                for v in found
             ]
             raise errors.InvalidArgument(
                 f"the request is not valid: {violations[0].field or 'request'}: {violations[0].description}",

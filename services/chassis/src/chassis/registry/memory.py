@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from chassis import errors
 from chassis.registry.port import Endpoint, EndpointEvent, EventKind, Lease
 
-_Key = tuple[str, str, str, str]
+_Key = tuple[str, str, str]
 
 
 @dataclass
@@ -52,7 +52,7 @@ class MemoryRegistry:
         if ttl <= 0:
             raise errors.InvalidArgument(f"a lease needs a ttl above 0 s, not {ttl}", reason="TTL_INVALID")
         self.expire()
-        name = f"projects/{endpoint.project}/models/{endpoint.model}/endpoints/{endpoint.version}-{endpoint.instance_id}"
+        name = f"projects/{endpoint.project}/models/{endpoint.model}/endpoints/{endpoint.instance_id}"
         lease = Lease(name, self._new_id(), ttl)
         previous = self._entries.get(endpoint.key)
         self._entries[endpoint.key] = _Entry(endpoint, lease, self._monotonic() + ttl)

@@ -1,7 +1,7 @@
 """The route-provider port: replicas hold leases on the endpoints they announce; watchers follow them.
 
-Pure. Implementations: `chassis.registry.embedded` (the gateway's own `EndpointService`), `chassis.registry.memory`
-(one process). Consul comes behind the same port.
+Pure. Implementations: `chassis.registry.embedded` (the gateway's own `EndpointService`),
+`chassis.registry.memory` (one process). Consul comes behind the same port.
 """
 
 import enum
@@ -14,9 +14,10 @@ from typing import Protocol
 class Endpoint:
     """One serving replica of one version of a model.
 
-    `instance_id` is unique per replica of the model (several versions may share a process). `digest` is the
-    package's content digest, so that a gateway can tell what really runs. Addresses are `host:port`. Labels
-    describe (zone, accelerator, deployment revision) and carry no weights: weights belong to routes.
+    `instance_id` is unique among the replicas of the model: registering the same one again replaces what was
+    there, whatever its version. `digest` is the package's content digest, so that a gateway can tell what
+    really runs. Addresses are `host:port`. Labels describe (zone, accelerator, deployment revision) and
+    carry no weights: weights belong to routes.
     """
 
     project: str
@@ -29,9 +30,9 @@ class Endpoint:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        """What makes two endpoints the same one: project, model, version and instance."""
-        return (self.project, self.model, self.version, self.instance_id)
+    def key(self) -> tuple[str, str, str]:
+        """What makes two endpoints the same one: project, model and instance."""
+        return (self.project, self.model, self.instance_id)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class EventKind(enum.Enum):
 
 @dataclass(frozen=True)
 class EndpointEvent:
-    """One step of a watch. `endpoint` is None for RESET and SYNCED; `resume_token` continues after this event."""
+    """One step of a watch. `endpoint` is None for RESET and SYNCED; `resume_token` continues after this
+    event.
+    """
 
     kind: EventKind
     endpoint: Endpoint | None
@@ -86,7 +89,7 @@ class EndpointWatcher(Protocol):
     def watch(self, *, project: str | None = None, resume_token: str = "") -> AsyncIterator[EndpointEvent]:
         """RESET, a snapshot, SYNCED, then changes for as long as it is iterated.
 
-        With a resume token that the provider still remembers, only what changed since. The iterator ends with an
-        `errors.Unavailable` when the provider goes away; start again from the last token.
+        With a resume token that the provider still remembers, only what changed since. The iterator ends
+        with an `errors.Unavailable` when the provider goes away; start again from the last token.
         """
         ...

@@ -1,4 +1,4 @@
-"""The gRPC face: control-plane services, data paths, health, reflection and channelz on one grpc.aio server."""
+"""The gRPC face: control plane, data paths, health, reflection and channelz on one server."""
 
 import asyncio
 from collections.abc import Sequence
@@ -133,7 +133,7 @@ class GrpcFace:
         task.add_done_callback(self._health_changes.discard)
 
 
-class _Unknown(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc.aio has no typed base for it
+class _Unknown(grpc.GenericRpcHandler):
     """Answers methods nobody serves; asked last."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:

@@ -4,15 +4,15 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import orjson
 from google.protobuf import json_format
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Span, StatusCode
-import orjson
 
 from chassis import auth, errors, status
 from chassis.auth import Authenticator
-from chassis.telemetry import Telemetry, propagation
+from chassis.telemetry import Telemetry
 from chassis.tls import peer_names
 
 Scope = MutableMapping[str, Any]
@@ -120,7 +120,7 @@ class AuthenticationMiddleware:
 
 
 class ErrorMiddleware:
-    """Errors that escape a route become Status bodies; what nobody expected is logged and told generically."""
+    """Errors that escape a route become Status bodies; the unexpected is logged and told generically."""
 
     def __init__(self, app: App, telemetry: Telemetry) -> None:
         self._app = app

@@ -1,4 +1,6 @@
-"""Collects the method handlers that generated `add_XServicer_to_server` functions register, with interceptors."""
+"""Collects the method handlers that generated `add_XServicer_to_server` functions register, with
+interceptors.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

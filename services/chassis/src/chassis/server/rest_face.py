@@ -1,12 +1,11 @@
 """The REST face: transcoded contracts, the service's own HTTP routes, metrics, health and documentation.
 
-uvicorn runs inside the service's loop. What wraps every request, outermost first: observation (span, metrics),
-authentication, then routing.
+uvicorn runs inside the service's loop. What wraps every request, outermost first: observation (span,
+metrics), authentication, then routing.
 """
 
 import asyncio
 import contextlib
-import json
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -36,9 +35,9 @@ class RestFace:
         self._draining = False
         self._task: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
-        app = ErrorMiddleware(Starlette(routes=self._routes(handlers)), host.telemetry)
-        app = AuthenticationMiddleware(app, host.authenticator)
-        self._app = ObservationMiddleware(app, host.telemetry)
+        guarded = ErrorMiddleware(Starlette(routes=self._routes(handlers)), host.telemetry)
+        authenticated = AuthenticationMiddleware(guarded, host.authenticator)
+        self._app = ObservationMiddleware(authenticated, host.telemetry)
         self._server = self._uvicorn()
 
     async def start(self) -> int:
@@ -175,12 +174,3 @@ def _bind(listen: ListenSettings) -> socket.socket:
             reason="ADDRESS_UNAVAILABLE",
             metadata={"address": listen.address},
         ) from error
-
-
-def encode_status(error: errors.Error) -> bytes:
-    """The JSON body of an error, the same as the transcoder's."""
-    from google.protobuf import json_format
-
-    from chassis import status
-
-    return json.dumps(json_format.MessageToDict(status.to_status(error))).encode()

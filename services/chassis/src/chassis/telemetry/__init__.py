@@ -1,7 +1,8 @@
 """Traces, metrics and logs of one service instance; every provider can be injected.
 
-Nothing here touches OpenTelemetry's globals: a test may run three services in one process and tell their spans
-apart. With the exporter `off` there is no tracer provider at all, so the request path only tests a flag.
+Nothing here touches OpenTelemetry's globals: a test may run three services in one process and tell their
+spans apart. With the exporter `off` there is no tracer provider at all, so the request path only tests a
+flag.
 """
 
 import asyncio
@@ -37,9 +38,9 @@ __all__ = ["Logger", "Telemetry", "create", "get_logger"]
 class Telemetry:
     """What a service measures itself with.
 
-    `tracing` says whether spans are made; `tracer`, `meter` and `logger` are for the service's own use; `registry`
-    holds Prometheus instruments (use it directly where a few microseconds matter); `rpc_server`, `rpc_client` and
-    `http` are the chassis's own instruments.
+    `tracing` says whether spans are made; `tracer`, `meter` and `logger` are for the service's own use;
+    `registry` holds Prometheus instruments (use it directly where a few microseconds matter); `rpc_server`,
+    `rpc_client` and `http` are the chassis's own instruments.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Conversion between Prometheus metric families and OpenTelemetry metric data, in both directions.
 
 Request metrics live in prometheus-client (cheap on the path, see `chassis.telemetry.metrics`); services' own
-instruments, made through `Telemetry.meter`, live in the OpenTelemetry SDK. `/metrics` shows both and OTLP sends
-both: each side gets the other's by conversion when somebody asks, never per call.
+instruments, made through `Telemetry.meter`, live in the OpenTelemetry SDK. `/metrics` shows both and OTLP
+sends both: each side gets the other's by conversion when somebody asks, never per call.
 """
 
 import re

@@ -3,8 +3,8 @@
 Measured here (Python 3.11, one core): `Histogram` child `.observe` 0.65 µs, `.labels(...).observe` 1.5 µs,
 OpenTelemetry SDK `histogram.record` with two attributes 5.7 µs. So request metrics are prometheus-client
 instruments, with the child looked up once, and OTLP gets them by conversion at export time
-(`chassis.telemetry.bridge`), not the other way round. Names follow the OpenTelemetry semantic conventions, spelt
-as Prometheus spells them (`rpc.server.call.duration` is `rpc_server_call_duration_seconds`).
+(`chassis.telemetry.bridge`), not the other way round. Names follow the OpenTelemetry semantic conventions,
+spelt as Prometheus spells them (`rpc.server.call.duration` is `rpc_server_call_duration_seconds`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -142,7 +142,7 @@ class _ActiveRequests(Collector):
 
 
 def process_registry() -> CollectorRegistry:
-    """A registry with the process's own metrics; one per service instance, never prometheus-client's global."""
+    """A registry with the process's own metrics; one per service instance, never the global one."""
     registry = CollectorRegistry(auto_describe=True)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

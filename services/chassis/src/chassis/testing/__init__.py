@@ -1,4 +1,6 @@
-"""Testing aids for services built on the chassis: run one in process or as a child, virtual time, free ports."""
+"""Testing aids for services built on the chassis: run one in process or as a child, virtual time, free
+ports.
+"""
 
 from chassis.testing.clock import FakeClock
 from chassis.testing.ports import free_port

@@ -8,8 +8,8 @@ import itertools
 class FakeClock:
     """A `chassis.clock.Clock` for tests.
 
-    `advance` moves time in order through every sleep that falls due, letting the tasks run in between, so that a
-    loop which sleeps ten times in ten seconds runs ten times.
+    `advance` moves time in order through every sleep that falls due, letting the tasks run in between, so
+    that a loop which sleeps ten times in ten seconds runs ten times.
     """
 
     def __init__(self, *, time: float = 1_700_000_000.0, monotonic: float = 1000.0) -> None:

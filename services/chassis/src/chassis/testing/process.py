@@ -1,4 +1,6 @@
-"""A service as a child process: started on free ports, its log kept, always ended with everything it started."""
+"""A service as a child process: started on free ports, its log kept, always ended with everything it
+started.
+"""
 
 import asyncio
 import contextlib
@@ -78,8 +80,8 @@ async def service_process(
 ) -> AsyncIterator[ServiceProcess]:
     """Runs `python -m MODULE ARGUMENTS` until the context ends; `run` when no arguments are given.
 
-    Ports are free ones unless `environ` says otherwise. `prefix` is the settings' environment prefix, by default
-    the module's name in capitals. The whole process group is killed at the end, whatever happened.
+    Ports are free ones unless `environ` says otherwise. `prefix` is the settings' environment prefix, by
+    default the module's name in capitals. The whole process group is killed at the end, whatever happened.
     """
     start = (prefix or module.upper()) + "_"
     with tempfile.TemporaryDirectory(prefix=f"{module}-", ignore_cleanup_errors=True) as folder:

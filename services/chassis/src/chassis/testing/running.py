@@ -36,7 +36,9 @@ async def running(
     clock: Clock | None = None,
     any_port: bool = True,
 ) -> AsyncIterator[RunningService]:
-    """Runs a service until the context ends, then drains it. Ports become free ones unless `any_port` is off."""
+    """Runs a service until the context ends, then drains it. Ports become free ones unless `any_port` is
+    off.
+    """
     if any_port:
         settings = settings.model_copy(
             update={

@@ -1,9 +1,9 @@
 """Serves a `DataPath` on a grpc.aio server.
 
-grpc.aio asks generic handlers for a method handler on each call and hands them the metadata it has parsed. That
-object is made here once per call and is everything at once: the method handler for grpc.aio and the `Call` for
-ours. No message classes, no interceptors, no closures; peer, deadline and certificate are read only when asked.
-Errors, metrics, authentication and (sampled) spans are done inline.
+grpc.aio asks generic handlers for a method handler on each call and hands them the metadata it has parsed.
+That object is made here once per call and is everything at once: the method handler for grpc.aio and the
+`Call` for ours. No message classes, no interceptors, no closures; peer, deadline and certificate are read
+only when asked. Errors, metrics, authentication and (sampled) spans are done inline.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _INTERNAL = errors.Code.INTERNAL.value
 _NOTHING: Metadata = ()
 
 
-class DataPathHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc.aio has no typed base for it
+class DataPathHandler(grpc.GenericRpcHandler):
     """One service's data path, ready to be added to a grpc.aio server."""
 
     def __init__(self, data_path: DataPath, telemetry: Telemetry, authenticator: Authenticator) -> None:

@@ -1,8 +1,8 @@
 """Calls upstreams over grpc.aio, bytes in and bytes out.
 
 One channel per address; multicallables are made once per method. The caller's remaining time travels as
-grpc-timeout, cancelling the awaiting task (or closing the stream) resets the stream upstream, and the upstream's
-Status details come back as the bytes they were.
+grpc-timeout, cancelling the awaiting task (or closing the stream) resets the stream upstream, and the
+upstream's Status details come back as the bytes they were.
 """
 
 import asyncio
@@ -141,9 +141,8 @@ class GrpcUpstream:
         call: Any = None
         feed = _Feed(payloads)
         try:
-            call = self._channel.stream_stream(method)(
-                feed.payloads(), timeout=timeout, metadata=_outgoing(metadata, span)
-            )
+            multicallable: Callable[..., Any] = self._channel.stream_stream(method)
+            call = multicallable(feed.payloads(), timeout=timeout, metadata=_outgoing(metadata, span))
             while True:
                 answer = await call.read()
                 if answer is grpc.aio.EOF:
@@ -204,7 +203,7 @@ class GrpcUpstream:
         )
 
     def _raise_if_closed(self) -> None:
-        """grpc.aio says CancelledError also when the channel was closed under a call that nobody cancelled."""
+        """gRPC says CancelledError also when the channel was closed under a call that nobody cancelled."""
         task = asyncio.current_task()
         if task is not None and task.cancelling() == 0:
             raise self._closed()
@@ -218,7 +217,9 @@ class GrpcUpstream:
 
 
 class _Feed:
-    """The request stream of a call: an error in it is kept, because gRPC only says that the call was cancelled."""
+    """The request stream of a call: an error in it is kept, because gRPC only says that the call was
+    cancelled.
+    """
 
     def __init__(self, source: AsyncIterator[bytes]) -> None:
         self._source = source
@@ -235,7 +236,9 @@ class _Feed:
 
 
 def _outgoing(metadata: Metadata, span: Span | None = None) -> Metadata:
-    """What is sent: the caller's forwardable metadata, and the trace context of our span in place of the caller's."""
+    """What is sent: the caller's forwardable metadata, and the trace context of our span in place of the
+    caller's.
+    """
     if span is None:
         current = trace.get_current_span()
         if not current.get_span_context().is_valid:

@@ -1,4 +1,4 @@
-"""The data-path transport inside one process: data paths served under names, for tests and single-process use.
+"""The data-path transport inside one process, for tests and single-process use.
 
 Honours deadlines, cancellation, metadata hygiene and trailing metadata as the wire does, so that code tested
 against it meets no surprise on grpc.aio.

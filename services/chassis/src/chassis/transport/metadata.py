@@ -1,9 +1,9 @@
 """Which metadata may travel past one hop: the rules the data path and REST share.
 
-Dropped on the way upstream: HTTP/2 pseudo headers and connection headers, what gRPC itself sets (`grpc-*`, `te`,
-`content-type`, `user-agent`), and, as they describe the caller's connection, `host` and `forwarded` headers.
-`authorization` is dropped as well: a credential for this service is not one for the next; whoever needs to
-forward an identity does so on purpose.
+Dropped on the way upstream: HTTP/2 pseudo headers and connection headers, what gRPC itself sets (`grpc-*`,
+`te`, `content-type`, `user-agent`), and, as they describe the caller's connection, `host` and `forwarded`
+headers. `authorization` is dropped as well: a credential for this service is not one for the next; whoever
+needs to forward an identity does so on purpose.
 """
 
 from chassis.transport.port import Metadata

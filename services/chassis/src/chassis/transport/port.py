@@ -91,8 +91,8 @@ class DataPath:
     """The methods a service serves on its hot path, by full name (`/package.Service/Method`).
 
     The fallbacks serve every other method of a service, keyed by the service's full name (`package.Service`),
-    so that a gateway can forward methods it does not know. On the wire a unary call is a stream of one message,
-    so `fallback_stream` alone can serve both kinds.
+    so that a gateway can forward methods it does not know. On the wire a unary call is a stream of one
+    message, so `fallback_stream` alone can serve both kinds.
     """
 
     unary: Mapping[str, UnaryHandler] = field(default_factory=dict)
