@@ -1,0 +1,1 @@
+"""Use cases of MDS over ports: building packages, keeping them, serving them."""
