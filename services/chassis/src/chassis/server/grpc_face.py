@@ -72,11 +72,9 @@ class GrpcFace:
         for item in host.servicers:
             item.add(item.servicer, registration)
         self.handlers = dict(registration.handlers)
-        self._add_infrastructure(host)
-        for service, handlers in registration.handlers.items():
-            self._server.add_registered_method_handlers(service, handlers)
+        control = _Methods({**registration.handlers, **self._infrastructure(host)})
         generic = [DataPathHandler(p.data_path, host.telemetry, host.authenticator) for p in host.data_paths]
-        self._server.add_generic_rpc_handlers((*generic, _Unknown()))
+        self._server.add_generic_rpc_handlers((*generic, control, _Unknown()))
 
     async def start(self) -> int:
         """Binds and listens; gives the port. Raises FailedPrecondition when the address cannot be had."""
@@ -108,7 +106,7 @@ class GrpcFace:
         """Takes no new calls, lets those in flight finish for `grace` seconds, then cancels them."""
         await self._server.stop(grace)
 
-    def _add_infrastructure(self, host: Host) -> None:
+    def _infrastructure(self, host: Host) -> dict[str, dict[str, Any]]:
         plain: Sequence[Interceptor] = (
             ErrorInterceptor(),
             ObservationInterceptor(host.telemetry),
@@ -124,13 +122,28 @@ class GrpcFace:
             names.append(reflection.SERVICE_NAME)
             servicer = reflection.aio.ReflectionServicer(names)
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, registration)
-        for service, handlers in registration.handlers.items():
-            self._server.add_registered_method_handlers(service, handlers)
+        infrastructure: dict[str, dict[str, Any]] = registration.handlers
+        return infrastructure
 
     def _serving_changed(self, service: str, serving: bool) -> None:
         task = asyncio.get_running_loop().create_task(self._health.set(service, _status(serving)))
         self._health_changes.add(task)
         task.add_done_callback(self._health_changes.discard)
+
+
+class _Methods(grpc.GenericRpcHandler):
+    """The control-plane methods. grpc.aio asks generic handlers in order, so the data path comes first."""
+
+    def __init__(self, services: dict[str, dict[str, Any]]) -> None:
+        self._handlers = {
+            f"/{service}/{method}": handler
+            for service, methods in services.items()
+            for method, handler in methods.items()
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a method; None for one that is not here."""
+        return self._handlers.get(handler_call_details.method)
 
 
 class _Unknown(grpc.GenericRpcHandler):

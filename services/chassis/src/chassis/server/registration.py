@@ -3,7 +3,9 @@ interceptors.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from google.protobuf import descriptor_pool
 
 from chassis.interceptors import Interceptor, intercepted
 
@@ -23,4 +25,18 @@ class Registration:
         }
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[Any]) -> None:
-        """Called by generated code for older servers, with the same methods once more: ignored."""
+        """Called by generated code with the same methods; the only call that older generated code makes."""
+        for generic in generic_rpc_handlers:
+            service = generic.service_name()
+            if service in self.handlers:
+                continue
+            names = [m.name for m in descriptor_pool.Default().FindServiceByName(service).methods]
+            found = {name: generic.service(_Details(f"/{service}/{name}", ())) for name in names}
+            self.add_registered_method_handlers(service, {n: h for n, h in found.items() if h is not None})
+
+
+class _Details(NamedTuple):
+    """What a generic handler is asked with."""
+
+    method: str
+    invocation_metadata: tuple[Any, ...]
