@@ -1,1 +1,1 @@
-"""How Penstock is run, built and checked: launchers, generators, compose, and the real servers under the tests."""
+"""What runs Penstock: the demo, code generation, tools for tests."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock_client.errors import Aborted, DeadlineExceeded, FailedPrecondition
+from penstock_client.errors import Aborted, DeadlineExceeded, FailedPrecondition, InvalidArgument
 from penstock_client.local import processes, state
 from penstock_client.local.services import DEFAULT_FIRST_PORT, STAGES, ServiceSpec
 from penstock_client.local.state import ServiceState, StackState
@@ -35,6 +35,8 @@ class StackOptions:
     """0 takes any free ports."""
     traces: str = "off"
     """`off`, `file` (spans of each process into `traces/` of the folder) or `otlp:HOST:PORT`."""
+    sample_ratio: float = 1.0
+    """Share of the traces begun by callers that do not trace that is recorded; traced calls always are."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to what each service is given."""
 
@@ -161,17 +163,22 @@ def _telemetry(spec: ServiceSpec, options: StackOptions) -> dict[str, str]:
     kind, _, where = options.traces.partition(":")
     if kind == "off":
         return {}
+    if kind not in {"file", "otlp"} or (kind == "otlp") != bool(where):
+        raise InvalidArgument(
+            f"traces {options.traces!r} are none of off, file, otlp:HOST:PORT", reason="SETTINGS_INVALID"
+        )
     traces = options.folder / "traces"
     traces.mkdir(exist_ok=True)
-    # DPLO hands the model server's settings on to its replicas.
-    prefixes = {spec.name: spec.name} if spec.name != "dplo" else {"dplo": "dplo", "mds": "replicas"}
     given: dict[str, str] = {}
-    for prefix, file in prefixes.items():
-        group = f"{prefix.upper()}_TELEMETRY__"
+    # DPLO hands the model server's settings on to its replicas. In a folder each process has a file of its
+    # own.
+    for prefix in ("DPLO", "MDS") if spec.name == "dplo" else (spec.name.upper(),):
+        group = f"{prefix}_TELEMETRY__"
         if kind == "file":
-            given |= {f"{group}EXPORTER": "file", f"{group}FILE": str(traces / f"{file}.jsonl")}
+            given |= {f"{group}EXPORTER": "file", f"{group}FILE": str(traces)}
         else:
             given |= {f"{group}EXPORTER": "otlp", f"{group}ENDPOINT": f"http://{where}"}
+        given |= {f"{group}SAMPLE_RATIO": str(options.sample_ratio)}
     return given
 
 
