@@ -1,0 +1,1 @@
+"""Backends behind the gateway's ports, one file each."""

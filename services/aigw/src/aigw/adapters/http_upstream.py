@@ -1,0 +1,160 @@
+"""HTTP calls to replicas through aiohttp: a pool of kept-alive connections per replica, bytes in and out."""
+
+import ssl
+import time
+
+import aiohttp
+from chassis import errors
+from chassis.settings import ChannelSettings, client_tls_context
+from chassis.telemetry import Telemetry, propagation
+from chassis.transport.port import Metadata
+from opentelemetry import trace
+from opentelemetry.trace import Span, StatusCode
+from yarl import URL
+
+from aigw.domain.upstream import HttpReply
+
+_HOP = frozenset(
+    {
+        "connection",
+        "content-length",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "authorization",
+    }
+)
+"""Headers that belong to one connection, or to the caller's relation with the gateway, and go no further."""
+
+_HOP_BACK = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"server", b"date"})
+
+
+class HttpConnector:
+    """Opens HTTP upstreams with common settings."""
+
+    def __init__(self, settings: ChannelSettings, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._tls = client_tls_context(settings)
+        self._telemetry = telemetry
+
+    def connect(self, address: str) -> "AiohttpUpstream":
+        """An upstream for a `host:port`; nothing is sent before its first call."""
+        return AiohttpUpstream(address, self._tls, self._telemetry)
+
+
+class AiohttpUpstream:
+    """`aigw.domain.upstream.HttpUpstream` for one address."""
+
+    def __init__(self, address: str, tls: ssl.SSLContext | None, telemetry: Telemetry) -> None:
+        self._address = address
+        self._origin = f"{'https' if tls is not None else 'http'}://{address}"
+        self._tls = tls
+        self._telemetry = telemetry
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        payload: bytes,
+        *,
+        headers: Metadata = (),
+        deadline: float | None = None,
+    ) -> HttpReply:
+        """Makes one call; any status is an answer."""
+        timeout = None
+        if deadline is not None:
+            timeout = deadline - time.monotonic()
+            if timeout <= 0:
+                raise self._too_late()
+        span = self._start_span(method) if self._telemetry.tracing else None
+        try:
+            reply = await self._exchange(method, target, payload, _outgoing(headers, span), timeout)
+        except errors.Error as error:
+            if span is not None:
+                span.set_attribute("error.type", error.code.name)
+                span.set_status(StatusCode.ERROR, error.message)
+            raise
+        else:
+            if span is not None:
+                span.set_attribute("http.response.status_code", reply.status)
+            return reply
+        finally:
+            if span is not None:
+                span.end()
+
+    async def _exchange(
+        self, method: str, target: str, payload: bytes, headers: list[tuple[str, str]], timeout: float | None
+    ) -> HttpReply:
+        if self._closed:
+            raise errors.Unavailable(
+                f"the connection to {self._address} is closed", reason="CONNECTION_CLOSED"
+            )
+        session = self._session or self._open()
+        try:
+            async with session.request(
+                method,
+                URL(self._origin + target, encoded=True),
+                data=payload or None,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout),
+                allow_redirects=False,
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            ) as response:
+                body = await response.read()
+                kept = tuple((k.lower(), v) for k, v in response.raw_headers if k.lower() not in _HOP_BACK)
+                return HttpReply(response.status, kept, body)
+        except TimeoutError as error:
+            raise self._too_late() from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise errors.Unavailable(
+                f"{self._address} could not be reached over HTTP: {error or type(error).__name__}",
+                reason="CONNECTION_FAILED",
+                metadata={"address": self._address},
+            ) from error
+
+    async def close(self) -> None:
+        """Closes the pool."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        # keepalive_timeout stays below that of our servers (75 s), so that it is we who close an idle connection.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0, ssl=self._tls or True)
+        self._session = aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+        )
+        return self._session
+
+    def _start_span(self, method: str) -> Span | None:
+        if not trace.get_current_span().is_recording():
+            return None
+        span = self._telemetry.start_client_span(method)
+        span.set_attribute("http.request.method", method)
+        span.set_attribute("server.address", self._address)
+        return span
+
+    def _too_late(self) -> errors.DeadlineExceeded:
+        return errors.DeadlineExceeded(
+            f"{self._address} did not answer in time over HTTP", reason="DEADLINE_EXCEEDED"
+        )
+
+
+def _outgoing(headers: Metadata, span: Span | None) -> list[tuple[str, str]]:
+    """The caller's headers that go further, with the present trace context in place of the caller's."""
+    current = span or trace.get_current_span()
+    header = propagation.traceparent_of(current)
+    dropped = _HOP if header is None else _HOP | {propagation.TRACEPARENT}
+    kept = [(key, value) for key, value in headers if isinstance(value, str) and key not in dropped]
+    if header is not None:
+        kept.append((propagation.TRACEPARENT, header))
+    return kept

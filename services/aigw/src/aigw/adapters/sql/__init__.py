@@ -1,0 +1,1 @@
+"""Routes and endpoints in SQLite, through SQLAlchemy, with Alembic migrations."""

@@ -1,0 +1,80 @@
+"""The SQLite file: opened, migrated to the newest schema, closed."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from chassis import errors
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+
+@contextlib.asynccontextmanager
+async def open_database(path: Path) -> AsyncIterator[AsyncEngine]:
+    """The engine of a database file, made and migrated if need be. Raises FailedPrecondition if it cannot
+    be used.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(path, str(error)) from error
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    event.listen(engine.sync_engine, "connect", _configure)
+    try:
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(migrate)
+        except (SQLAlchemyError, CommandError) as error:
+            raise _unusable(path, str(error)) from error
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def migrate(connection: Connection) -> None:
+    """Brings the schema up to the newest revision. A database of a newer Penstock is refused."""
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("aigw.adapters.sql") / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def newest_revision() -> str | None:
+    """The revision that `migrate` brings a database to."""
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("aigw.adapters.sql") / "migrations"))
+    return ScriptDirectory.from_config(config).get_current_head()
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Database errors as our own."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise errors.Unavailable(
+            "the gateway's database could not be used; nothing was changed", reason="STORE_UNAVAILABLE"
+        ) from error
+
+
+def _configure(connection: Any, _record: Any) -> None:
+    """Readers never wait for the writer, and a second process for at most five seconds."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _unusable(path: Path, why: str) -> errors.FailedPrecondition:
+    return errors.FailedPrecondition(
+        f"the gateway's database {path} cannot be used: {why}",
+        reason="STORE_UNUSABLE",
+        metadata={"path": str(path)},
+    )

@@ -1,0 +1,307 @@
+"""The Open Inference Protocol over HTTP under `/v2`: bodies go through as they are, binary tensors included.
+
+A model is `{project}/{model}` in the path, also with `%2F`. Written straight on ASGI: no request or response
+objects stand between the socket and the forwarder.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from chassis import errors, status
+from chassis.clock import Clock
+from chassis.rest.headers import timeout as read_timeout
+from chassis.server.http import IDENTITY, ROUTE
+from chassis.transport.port import Metadata
+from google.protobuf import json_format
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from aigw.api.grpc_inference import EXTENSIONS, repository_index
+from aigw.app.exchange import Exchange
+from aigw.app.forwarding import Forwarder
+from aigw.app.routing import Router
+from aigw.domain import names
+from aigw.domain.health import ANSWERED, Replica
+from aigw.domain.table import Face
+from aigw.domain.upstream import HttpReply
+
+_JSON = (b"content-type", b"application/json")
+_MODEL_PATH = re.compile(
+    rf"/v2/models/(?P<project>{names.ID})/(?P<model>{names.ID})"
+    rf"(?:/versions/(?P<version>{names.VERSION}))?(?:/(?P<action>infer|ready|config|stats))?"
+)
+_ACTIONS: Mapping[str | None, tuple[str, str]] = {
+    "infer": ("POST", "ModelInfer"),
+    "ready": ("GET", "ModelReady"),
+    "config": ("GET", "ModelConfig"),
+    "stats": ("GET", "ModelStatistics"),
+    None: ("GET", "ModelMetadata"),
+}
+_FORMS = "/v2/models/{project}/{model}[/versions/{version}][/infer|/ready|/config|/stats]"
+
+
+class RestInference(BaseRoute):
+    """Everything under `/v2`, as one route of the REST face."""
+
+    path = "/v2"
+
+    def __init__(
+        self,
+        router: Router,
+        forwarder: Forwarder,
+        *,
+        clock: Clock,
+        name: str,
+        version: str,
+        max_body_bytes: int,
+    ) -> None:
+        self._router = router
+        self._forwarder = forwarder
+        self._monotonic = clock.monotonic
+        self._name = name
+        self._version = version
+        self._max_body = max_body_bytes
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the request is ours."""
+        path = scope["path"]
+        if scope["type"] == "http" and (path == "/v2" or path.startswith("/v2/")):
+            return Match.FULL, {}
+        return Match.NONE, {}
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> Any:
+        """Nothing here is looked up by name."""
+        raise NotImplementedError
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request; errors in the protocol's form, with the Status beside."""
+        try:
+            await self._answer(scope, receive, send)
+        except errors.Error as error:
+            await send_error(send, error)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].rstrip("/")
+        match = _MODEL_PATH.fullmatch(path)
+        if match is not None:
+            await self._forward(match, scope, receive, send)
+            return
+        scope[ROUTE] = path if path in ("/v2", "/v2/health/live", "/v2/health/ready") else "/v2/*"
+        if path == "/v2":
+            _expect(scope, "GET")
+            await send_json(
+                send, {"name": self._name, "version": self._version, "extensions": list(EXTENSIONS)}
+            )
+        elif path in ("/v2/health/live", "/v2/health/ready"):
+            _expect(scope, "GET")
+            await send_reply(send, HttpReply(200, (), b""))
+        elif path == "/v2/repository/index":
+            _expect(scope, "POST")
+            await self._repository_index(scope, receive, send)
+        else:
+            raise _no_such_path(path)
+
+    async def _forward(self, match: re.Match[str], scope: Scope, receive: Receive, send: Send) -> None:
+        action = match["action"]
+        verb, name = _ACTIONS[action]
+        scope[ROUTE] = "/v2/models/{project}/{model}" + (f"/{action}" if action else "")
+        _expect(scope, verb)
+        identity = scope.get(IDENTITY)
+        started = self._monotonic()
+        headers, wanted = _headers(scope)
+        exchange = Exchange(
+            Face.REST,
+            name,
+            f"{match['project']}/{match['model']}",
+            match["version"] or "",
+            metadata=headers,
+            deadline=None,
+            identity=identity.name if identity is not None else "",
+            request_bytes=0,
+            started=started,
+            probe=name != "ModelInfer",
+        )
+        try:
+            seconds = read_timeout(wanted)
+            exchange.deadline = None if seconds is None else started + seconds
+            body = await self._read(scope, receive)
+        except errors.Error as error:
+            self._forwarder.refuse(exchange, error)
+            raise
+        exchange.request_bytes = len(body)
+        attempt = _Attempt(exchange, verb, _target(scope), body)
+        try:
+            reply = await self._forwarder.unary(exchange, attempt)
+        except errors.Error as error:
+            if error is not attempt.error or attempt.refused is None:
+                raise
+            reply = attempt.refused  # a replica said so itself: its own words are the answer
+        await send_reply(send, reply)
+
+    async def _repository_index(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await self._read(scope, receive)
+        ready_only = False
+        if body.strip():
+            try:
+                request = orjson.loads(body)
+            except orjson.JSONDecodeError as error:
+                raise errors.InvalidArgument(
+                    f"the body is not JSON: {error}", reason="JSON_MALFORMED"
+                ) from error
+            ready_only = isinstance(request, dict) and request.get("ready") is True
+        index = repository_index(self._router, ready_only=ready_only)
+        await send_json(
+            send, [{"name": n, "version": v, "state": state, "reason": why} for n, v, state, why in index]
+        )
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body. Raises ResourceExhausted beyond the limit, before reading it if the length is
+        told.
+        """
+        for key, value in scope["headers"]:
+            if key == b"content-length" and value.isdigit() and int(value) > self._max_body:
+                raise self._too_large()
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _gone()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            if len(body) > self._max_body:
+                raise self._too_large()
+            return body
+        parts, size = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _gone()
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_body:
+                raise self._too_large()
+            parts.append(part)
+        return b"".join(parts)
+
+    def _too_large(self) -> errors.ResourceExhausted:
+        return errors.ResourceExhausted(
+            f"the body is larger than the {self._max_body} bytes that the gateway takes "
+            "(its setting limits.max_body_bytes)",
+            reason="BODY_TOO_LARGE",
+            metadata={"limit": str(self._max_body)},
+        )
+
+
+class _Attempt:
+    """One request, sent to whichever replica the forwarder picks.
+
+    Any status below 500 is the answer. Others are failures of the replica that the policy may try
+    elsewhere; the last such answer is kept, to be given to the caller as it is.
+    """
+
+    __slots__ = ("_body", "_exchange", "_target", "_verb", "error", "refused")
+
+    def __init__(self, exchange: Exchange, verb: str, target: str, body: bytes) -> None:
+        self._exchange = exchange
+        self._verb = verb
+        self._target = target
+        self._body = body
+        self.refused: HttpReply | None = None
+        self.error: errors.Error | None = None
+
+    async def __call__(self, replica: Replica, deadline: float) -> HttpReply:
+        """Makes one attempt."""
+        assert replica.http is not None
+        self.refused = None
+        exchange = self._exchange
+        reply = await replica.http.send(
+            self._verb, self._target, self._body, headers=exchange.metadata, deadline=deadline
+        )
+        code = reply.code
+        if code is not errors.Code.OK:
+            if reply.status >= 500 or reply.status == 429:
+                self.refused = reply
+                self.error = errors.error_class(code)(
+                    f"endpoint {replica.id} answered HTTP {reply.status}",
+                    reason=ANSWERED,
+                    metadata={"endpoint": replica.id, "http_status": str(reply.status)},
+                )
+                raise self.error
+            exchange.code = code
+        return reply
+
+
+def _headers(scope: Scope) -> tuple[Metadata, str | None]:
+    """The request's headers as text, and the deadline header among them."""
+    wanted = None
+    headers = []
+    for key, value in scope["headers"]:
+        if key == b"grpc-timeout":
+            wanted = value.decode("latin-1")
+        else:
+            headers.append((key.decode("latin-1"), value.decode("latin-1")))
+    return tuple(headers), wanted
+
+
+def _target(scope: Scope) -> str:
+    """Path and query as they came over the wire, not decoded and encoded again."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    return (raw + b"?" + query if query else raw).decode("latin-1")
+
+
+def _expect(scope: Scope, verb: str) -> None:
+    method = scope["method"]
+    if method != verb and not (verb == "GET" and method == "HEAD"):
+        error = errors.Unimplemented(
+            f"{method} is not allowed for {scope['path']}; use {verb}", reason="METHOD_NOT_ALLOWED"
+        )
+        error.trailing = (("allow", verb),)
+        raise error
+
+
+def _no_such_path(path: str) -> errors.NotFound:
+    parts = path.split("/")
+    if path.startswith("/v2/models/") and len(parts) == 4:
+        text = f"{parts[3]!r} is no model of the gateway: through it a model is named project/model; "
+        text += f"paths are {_FORMS}"
+    else:
+        text = f"there is nothing at {path}; paths are {_FORMS}, /v2, /v2/health/live, /v2/health/ready, "
+        text += "/v2/repository/index"
+    return errors.NotFound(text, reason="PATH_NOT_FOUND", metadata={"path": path[:256]})
+
+
+def _gone() -> errors.Cancelled:
+    return errors.Cancelled("the caller went away before the body was complete", reason="CALLER_GONE")
+
+
+async def send_reply(send: Send, reply: HttpReply) -> None:
+    """Sends an answer as it is."""
+    headers = list(reply.headers)
+    if not any(key == b"content-length" for key, _ in headers):
+        headers.append((b"content-length", str(len(reply.payload)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.payload})
+
+
+async def send_json(send: Send, value: object, code: int = 200, *extra: tuple[bytes, bytes]) -> None:
+    """Sends a JSON answer."""
+    await send_reply(send, HttpReply(code, (_JSON, *extra), orjson.dumps(value)))
+
+
+async def send_error(send: Send, error: errors.Error) -> None:
+    """Sends an error in the form of the Open Inference Protocol, with the Status of our other faces beside
+    it.
+    """
+    extra = [
+        (key.encode(), value.encode())
+        for key, value in error.trailing
+        if isinstance(value, str) and key == "allow"
+    ]
+    code = 405 if error.reason == "METHOD_NOT_ALLOWED" else error.code.http_status
+    if error.reason == "BODY_TOO_LARGE":
+        code = 413
+    if error.retry_after is not None:
+        extra.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
+    body = {"error": error.message, "status": json_format.MessageToDict(status.to_status(error))}
+    await send_json(send, body, code, *extra)
