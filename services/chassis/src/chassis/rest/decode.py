@@ -80,7 +80,7 @@ class _Reading:
     def message(self, value: Any, message: Message, path: str, depth: int) -> None:
         name = message.DESCRIPTOR.full_name
         if depth > MAX_DEPTH:
-            self._wrong(path, f"nested deeper than {MAX_DEPTH} levels", "TOO_DEEP")
+            self._wrong(".".join(path.split(".")[:3]), f"nested deeper than {MAX_DEPTH} levels", "TOO_DEEP")
             raise _TooMany
         try:
             if name in values.TEXTUAL:

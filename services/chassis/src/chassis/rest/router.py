@@ -97,6 +97,8 @@ class Router(Generic[T]):
                 target = self._search(self._root, _decoded(stripped), 0, verb, http_method, allowed)
                 if target is not None:
                     return Match(target, stripped)
+                if allowed:
+                    return NoMatch(frozenset(allowed))
         target = self._search(self._root, _decoded(raw), 0, "", http_method, allowed)
         if target is not None:
             return Match(target, raw)
