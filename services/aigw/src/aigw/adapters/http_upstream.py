@@ -128,7 +128,7 @@ class AiohttpUpstream:
             await self._session.close()
 
     def _open(self) -> aiohttp.ClientSession:
-        # keepalive_timeout stays below that of our servers (75 s), so that it is we who close an idle connection.
+        # keepalive_timeout stays below our servers' (75 s), so that it is we who close an idle connection.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0, ssl=self._tls or True)
         self._session = aiohttp.ClientSession(
             connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()

@@ -55,6 +55,8 @@ class GatewayCollector(Collector):
         )
         for model, version, series in self._traffic:
             labels, total = (model, version), series.total
+            if not total.requests:
+                continue
             for code, count in total.codes.items():
                 requests.add_metric((*labels, code.name), count)
             for code, count in series.upstream_errors.items():

@@ -138,13 +138,17 @@ def _observe(message: route_pb2.Route, entry: ModelEntry) -> None:
             "WeightsApplied",
             not unready,
             message,
-            "WEIGHTS_APPLIED" if not unready else "TARGETS_WITHOUT_READY_ENDPOINT",
-            "the observed shares are the desired ones"
-            if not unready
-            else f"no ready endpoint of version {', '.join(unready)}; "
-            + ("its share goes to the others" if entry.policy.divert_unready else "calls of its share fail"),
+            "TARGETS_WITHOUT_READY_ENDPOINT" if unready else "WEIGHTS_APPLIED",
+            _unready_text(unready, diverted=ready and entry.policy.divert_unready)
+            if unready
+            else "the observed shares are the desired ones",
         )
     )
+
+
+def _unready_text(versions: list[str], *, diverted: bool) -> str:
+    what = "its share goes to the other versions" if diverted else "calls of its share fail"
+    return f"no ready endpoint of version {', '.join(versions)}; {what}"
 
 
 def _condition(kind: str, holds: bool, route: route_pb2.Route, reason: str, text: str) -> types_pb2.Condition:

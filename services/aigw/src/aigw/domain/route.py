@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from chassis import errors
 from chassis.errors import Code, FieldViolation
 
 MAX_WEIGHT = 1_000_000
-NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 RETRYABLE = frozenset(
     {
@@ -29,7 +27,7 @@ class Target:
 
     version: str
     weight: int
-    labels: Mapping[str, str] = NO_LABELS
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def accepts(self, labels: Mapping[str, str]) -> bool:
         """Whether an endpoint with these labels serves this target."""

@@ -150,7 +150,7 @@ class ModelEntry:
                     ready=sum(not r.draining and not r.ejected for r in of_version),
                     draining=sum(r.draining for r in of_version),
                     ejected=sum(r.ejected and not r.draining for r in of_version),
-                    share=grpc.share(version),
+                    share=grpc.share(version) if grpc.rings[version].replicas else 0.0,
                 )
             )
         return found
@@ -287,7 +287,7 @@ def _weighted(
     if ready:
         return ready
     # Nothing is ready: those with unreachable replicas are still worth an attempt.
-    return [(ring, weight) for ring, weight in weighted if ring.replicas] or weighted
+    return [(ring, weight) for ring, weight in weighted if ring.replicas]
 
 
 def _carry(position: int, old_length: int, new_length: int) -> int:
