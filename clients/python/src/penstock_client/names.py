@@ -48,19 +48,19 @@ def package_name(text: str, *, project: str | None = None) -> str:
     """
     parts = text.split("/")
     if len(parts) == 6 and parts[0::2] == ["projects", "models", "packages"]:
-        model, version = parse_model("/".join(parts[:4])), parts[5]
+        parts = [parts[1], parts[3], parts[5]]
     else:
         head, colon, version = text.rpartition(":")
-        if not colon:
-            head, _, version = text.rpartition("/")
-        model = parse_model(head or text, project=project)
-    if not _VERSION.fullmatch(version):
+        parts = [*head.split("/"), version] if colon else parts
+    if len(parts) == 2 and project:
+        parts = [project, *parts]
+    if len(parts) != 3 or not all(map(_ID.fullmatch, parts[:2])) or not _VERSION.fullmatch(parts[2]):
         raise InvalidArgument(
             f"{text!r} does not name a package; write project/model:version, "
             "for example digits/classifier:1.0.0",
             reason="NAME_INVALID",
         )
-    return f"{model.resource}/packages/{version}"
+    return f"projects/{parts[0]}/models/{parts[1]}/packages/{parts[2]}"
 
 
 def child_name(kind: str, text: str, *, project: str | None = None) -> str:

@@ -50,7 +50,10 @@ class ServiceSpec:
 
 
 def _gateway(folder: Path, known: Known) -> Mapping[str, str]:
-    return {"AIGW_STORE__URL": f"sqlite+aiosqlite:///{folder / 'aigw.db'}"}
+    return {
+        "AIGW_STORE__PATH": str(folder / "aigw" / "aigw.db"),
+        "AIGW_ACCESS_LOG__PATH": str(folder / "logs" / "access.log"),
+    }
 
 
 def _packages(folder: Path, known: Known) -> Mapping[str, str]:

@@ -40,6 +40,13 @@ class StackOptions:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to what each service is given."""
 
+    def __post_init__(self) -> None:
+        kind, _, where = self.traces.partition(":")
+        if kind not in {"off", "file", "otlp"} or (kind == "otlp") != bool(where):
+            raise InvalidArgument(
+                f"traces {self.traces!r} are none of off, file, otlp:HOST:PORT", reason="SETTINGS_INVALID"
+            )
+
 
 @dataclass(frozen=True)
 class ServiceStatus:
@@ -163,10 +170,6 @@ def _telemetry(spec: ServiceSpec, options: StackOptions) -> dict[str, str]:
     kind, _, where = options.traces.partition(":")
     if kind == "off":
         return {}
-    if kind not in {"file", "otlp"} or (kind == "otlp") != bool(where):
-        raise InvalidArgument(
-            f"traces {options.traces!r} are none of off, file, otlp:HOST:PORT", reason="SETTINGS_INVALID"
-        )
     traces = options.folder / "traces"
     traces.mkdir(exist_ok=True)
     given: dict[str, str] = {}
