@@ -1,1 +1,1 @@
-"""Placeholder docstring replaced by its owner."""
+"""DPLO, model deployment: declared deployments, rollout, history, drift, rollback."""

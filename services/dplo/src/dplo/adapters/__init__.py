@@ -1,0 +1,1 @@
+"""One backend behind a port per module."""

@@ -1,0 +1,1 @@
+"""Where packages come from: the package service, or a directory of archives."""

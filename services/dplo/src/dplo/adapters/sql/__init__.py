@@ -1,0 +1,1 @@
+"""Deployments, history and events in a SQL database."""

@@ -1,0 +1,1 @@
+"""Migrations of the database, by alembic, run when the service starts."""
