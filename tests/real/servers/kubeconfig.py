@@ -17,7 +17,9 @@ def kubeconfig(server: str, certificate: Path, user: str, token: str) -> str:
                 {"name": "test", "cluster": {"server": server, "certificate-authority": str(certificate)}}
             ],
             "users": [{"name": user, "user": {"token": token}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user, "namespace": "default"}}],
+            "contexts": [
+                {"name": "test", "context": {"cluster": "test", "user": user, "namespace": "default"}}
+            ],
         },
         indent=1,
     )

@@ -1,4 +1,4 @@
-"""Kubernetes: API server, controller manager and scheduler on etcd, and a node whose kubelet really runs pods."""
+"""Kubernetes: API server, controller manager and scheduler on etcd, and a node that really runs pods."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.tools import catalogue
 from tests.real.servers import node
 from tests.real.servers.kubeconfig import kubeconfig
-from tests.real.servers.process import Server, accepts, free_port, run, running
+from tests.real.servers.process import Server, accepts, free_port, program, run, running
 
 ADMIN = "penstock-admin"
 _USERS = {
@@ -36,7 +35,7 @@ class Kubernetes:
 
     def kubectl(self, *arguments: str, timeout: float = 60.0) -> str:
         """Run kubectl as the administrator and return its output."""
-        kubectl = catalogue.program("kubernetes", "kubectl")
+        kubectl = program("kubernetes", "kubectl")
         return run([kubectl, "--kubeconfig", self.kubeconfig, *arguments], timeout=timeout)
 
 
@@ -101,19 +100,25 @@ def _start_etcd(folder: Path, stack: ExitStack) -> int:
         "unsafe-no-fsync": "true",
         "logger": "zap",
     }
-    command = [catalogue.program("etcd"), *(f"--{key}={value}" for key, value in urls.items())]
+    command = [program("etcd"), *(f"--{key}={value}" for key, value in urls.items())]
     etcd = stack.enter_context(running("etcd", command, folder))
     etcd.wait_until("listening", lambda: accepts(client))
     return client
 
 
-def _start_api_server(plane: _ControlPlane, etcd_port: int, stack: ExitStack) -> Server:
+def _make_keys(plane: _ControlPlane) -> tuple[Path, Path]:
+    """Make the key that signs service accounts, and that of the certificate for calls to the kubelet."""
     key = plane.folder / "service-accounts.key"
     run(["openssl", "genrsa", "-out", key, "2048"])
     client_key = plane.client_certificate.with_suffix(".key")
     subject = "/O=system:masters/CN=kube-apiserver-kubelet-client"
-    options = ["-nodes", "-newkey", "rsa:2048", "-days", "30", "-subj", subject]
-    run(["openssl", "req", "-x509", *options, "-keyout", client_key, "-out", plane.client_certificate])
+    request = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "30", "-subj", subject]
+    run([*request, "-keyout", str(client_key), "-out", str(plane.client_certificate)])
+    return key, client_key
+
+
+def _start_api_server(plane: _ControlPlane, etcd_port: int, stack: ExitStack) -> Server:
+    key, client_key = _make_keys(plane)
     tokens = plane.folder / "tokens.csv"
     tokens.write_text("".join(f'{plane.tokens[user]},{user},{user},"{_USERS[user]}"\n' for user in _USERS))
     tokens.chmod(0o600)
@@ -136,7 +141,7 @@ def _start_api_server(plane: _ControlPlane, etcd_port: int, stack: ExitStack) ->
         "kubelet-client-key": str(client_key),
         "shutdown-delay-duration": "0s",
     }
-    command = [catalogue.program("kubernetes", "kube-apiserver"), *(f"--{k}={v}" for k, v in flags.items())]
+    command = [program("kubernetes", "kube-apiserver"), *(f"--{k}={v}" for k, v in flags.items())]
     server = stack.enter_context(running("kube-apiserver", command, plane.folder))
     certificate = plane.folder / "certificates" / "apiserver.crt"
     server.wait_until("listening", lambda: certificate.exists() and accepts(plane.port), 120)
@@ -163,6 +168,5 @@ def _start_controller(plane: _ControlPlane, name: str, user: str, stack: ExitSta
             f"--root-ca-file={plane.folder / 'certificates' / 'apiserver.crt'}",
             "--use-service-account-credentials=true",
         ]
-    server = stack.enter_context(running(name, [catalogue.program("kubernetes", name), *options], plane.folder))
+    server = stack.enter_context(running(name, [program("kubernetes", name), *options], plane.folder))
     server.wait_until("listening", lambda: accepts(port), 60)
-

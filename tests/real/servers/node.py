@@ -1,10 +1,10 @@
 """One Kubernetes node: kubelet, containerd and runc in a process and mount namespace of their own.
 
-The namespaces are what makes stopping certain: when their first process dies, the kernel kills every shim and
-container in them, and all their mounts (overlays, secrets, network namespaces) go with the last process. Only
-control groups outlive that, and are removed here. Pods have addresses of their own on a point-to-point link to
-this machine (CNI `ptp`), or use its network when they ask for `hostNetwork`. There is no kube-proxy: cluster
-addresses of services are not routed.
+The namespaces are what makes stopping certain: when their first process dies, the kernel kills every shim
+and container in them, and all their mounts (overlays, secrets, network namespaces) go with the last process.
+Only control groups outlive that, and are removed here. Pods have addresses of their own on a point-to-point
+link to this machine (CNI `ptp`), or use its network when they ask for `hostNetwork`. There is no kube-proxy:
+cluster addresses of services are not routed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from deploy.tools import catalogue
 from deploy.tools.cache import Cache
-from tests.real.servers.process import Server, ServerError, free_port, run, running
+from tests.real.servers.process import Server, ServerError, free_port, program, run, running
 
 NAME = "penstock-node"
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -58,24 +58,35 @@ exit 1
 
 @contextmanager
 def node(folder: Path, kubeconfig: Path, callers: Path) -> Iterator[Server]:
-    """Start a node that joins the cluster of `kubeconfig` and lets in clients that `callers` certifies; needs root."""
+    """Start a node that joins the cluster of `kubeconfig` and trusts the clients that `callers` certifies."""
     if os.geteuid() != 0:
-        raise ServerError("a node needs root: the kubelet makes control groups, mounts and network namespaces")
+        raise ServerError(
+            "a node needs root: the kubelet makes control groups, mounts and network namespaces"
+        )
     folder.mkdir(parents=True)
     group = f"penstock-{os.getpid()}-{free_port()}"
     settings = {name: Path("/proc/sys", name).read_text() for name in _KERNEL_SETTINGS}
     _write_configuration(folder, group, callers)
     _make_groups(group)
-    unshare = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount", "--mount-proc", "--propagation", "private"]
+    unshare = [
+        "unshare",
+        "--pid",
+        "--fork",
+        "--kill-child=KILL",
+        "--mount",
+        "--mount-proc",
+        "--propagation",
+        "private",
+    ]
     command = [*unshare, "sh", "-c", _INIT]
     env = {
         "FOLDER": str(folder),
         "SOCKET": str(folder / "containerd.sock"),
         "KUBECONFIG": str(kubeconfig),
         "NODE_NAME": NAME,
-        "CONTAINERD": str(catalogue.program("containerd")),
-        "CTR": str(catalogue.program("containerd", "ctr")),
-        "KUBELET": str(catalogue.program("kubernetes", "kubelet")),
+        "CONTAINERD": str(program("containerd")),
+        "CTR": str(program("containerd", "ctr")),
+        "KUBELET": str(program("kubernetes", "kubelet")),
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     }
     try:
@@ -166,7 +177,7 @@ state = "{folder}/state"
   # Where root lacks CAP_SYS_RESOURCE (in many sandboxes) nobody may ask to be killed last.
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{catalogue.program("containerd", "ptp").parent}"
+    bin_dir = "{Path(program("containerd", "ptp")).parent}"
     conf_dir = "{folder}/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
@@ -191,7 +202,7 @@ def _make_groups(group: str) -> None:
 
 
 def _remove_groups(group: str) -> None:
-    """Remove the node's control groups, deepest first; the kernel frees a group shortly after its last process."""
+    """Remove the node's control groups, deepest first; each is free shortly after its last process."""
     deadline = time.monotonic() + 10
     for root in _hierarchies():
         folders = [Path(path) for path, _, _ in os.walk(root / group, topdown=False)]

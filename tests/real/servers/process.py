@@ -1,8 +1,8 @@
 """Child processes of tests: started with a log, waited for until they serve, and gone afterwards, always.
 
-Three nets catch what would otherwise be left: a child gets SIGKILL from the kernel when this process dies; stopping
-kills its whole process group; and whatever detached itself from the group still carries our mark in its
-environment, by which it is found and killed, also by the next run when this one was killed.
+Three nets catch what would otherwise be left: a child gets SIGKILL from the kernel when this process dies;
+stopping kills its whole process group; and whatever detached itself from the group still carries our mark in
+its environment, by which it is found and killed, also by the next run when this one was killed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from deploy.tools import catalogue
 
 MARK = "PENSTOCK_REAL_SERVER"
 """Environment variable of every server: `PID-STARTED` of the process that owns it."""
@@ -41,16 +43,27 @@ def free_port() -> int:
 class Server:
     """One running child process with the file that its output goes to."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        cwd: Path,
+        *,
+        env: Mapping[str, str],
+        user: str | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
         self.name = name
-        self.log = log
+        self.log = log = cwd / f"{name}.log"
+        self._stop_signal = stop_signal
+        identity = [f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command],
+                ["setpriv", "--pdeathsig", "KILL", *identity, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=dict(env) | {MARK: f"{os.getpid()}-{_started(os.getpid())}"},
+                env=dict(env) | {MARK: _identity(os.getpid())},
                 cwd=cwd,
                 start_new_session=True,
             )
@@ -69,7 +82,7 @@ class Server:
         return ServerError(f"{self.name}: {what}; the end of {self.log}:\n" + "\n".join(lines))
 
     def wait_until(self, what: str, probe: Callable[[], bool], timeout: float = 60.0) -> None:
-        """Poll `probe` until it holds. Raises ServerError when the process ends or `timeout` seconds pass first."""
+        """Poll `probe` until it holds. Raises ServerError when the process ends or time runs out first."""
         deadline = time.monotonic() + timeout
         while True:
             if not self.running:
@@ -91,11 +104,9 @@ class Server:
     def stop(self, patience: float = 10.0) -> None:
         """End the process: politely, then by force with its whole group."""
         if self.running:
-            self._process.terminate()
-            try:
+            self._process.send_signal(self._stop_signal)
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
-            except subprocess.TimeoutExpired:
-                pass
         _kill_group(self._process.pid)
         self._process.wait(patience)
 
@@ -107,15 +118,26 @@ def running(
     folder: Path,
     *,
     env: Mapping[str, str] | None = None,
+    user: str | None = None,
+    stop_signal: signal.Signals = signal.SIGTERM,
     patience: float = 10.0,
 ) -> Iterator[Server]:
-    """Run a server in `folder`, its log in `folder/NAME.log`, for the length of the block."""
+    """Run a server in `folder`, its log in `folder/NAME.log`, for the length of the block.
+
+    `user` is who it runs as when we are root; `patience` is how many seconds it gets to end by itself.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    server = Server(name, command, folder / f"{name}.log", {**os.environ, **(env or {})}, folder)
+    environment = {**os.environ, **(env or {})}
+    server = Server(name, command, folder, env=environment, user=user, stop_signal=stop_signal)
     try:
         yield server
     finally:
         server.stop(patience)
+
+
+def program(tool: str, name: str | None = None) -> str:
+    """Return the path of a tool's program, by default the one called like it."""
+    return str(catalogue.program(tool, name))
 
 
 def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float = 60.0) -> str:
@@ -125,7 +147,9 @@ def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, 
         check=False, timeout=timeout, env={**os.environ, **(env or {})},
     )  # fmt: skip
     if done.returncode != 0:
-        raise ServerError(f"{' '.join(map(str, command))} ended with status {done.returncode}:\n{done.stdout}")
+        raise ServerError(
+            f"{' '.join(map(str, command))} ended with status {done.returncode}:\n{done.stdout}"
+        )
     return done.stdout
 
 
@@ -137,13 +161,12 @@ def accepts(port: int, host: str = "127.0.0.1") -> bool:
 
 def left_behind(*, of_dead_owners: bool = False) -> list[int]:
     """Return processes that carry our mark: of this process, or of owners that are no longer there."""
-    mine = f"{os.getpid()}-{_started(os.getpid())}"
+    mine = _identity(os.getpid())
     found = []
     for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
         owner = _owner(pid)
-        if owner == mine and not of_dead_owners:
-            found.append(pid)
-        elif owner and of_dead_owners and owner != f"{owner.split('-')[0]}-{_started(int(owner.split('-')[0]))}":
+        dead = bool(owner) and owner != _identity(int(owner.partition("-")[0]))
+        if dead if of_dead_owners else owner == mine:
             found.append(pid)
     return found
 
@@ -177,12 +200,14 @@ def _owner(pid: int) -> str:
     except OSError:
         return ""
     prefix = MARK.encode() + b"="
-    return next((part[len(prefix) :].decode() for part in environment.split(b"\0") if part.startswith(prefix)), "")
+    return next(
+        (part[len(prefix) :].decode() for part in environment.split(b"\0") if part.startswith(prefix)), ""
+    )
 
 
-def _started(pid: int) -> str:
-    """Return when a process started, in clock ticks since boot: with the PID it names one process for good."""
+def _identity(pid: int) -> str:
+    """Return a PID with when it started, in ticks since boot: together they name one process for good."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return f"{pid}-" + Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
-        return "gone"
+        return f"{pid}-gone"

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.tools import catalogue
 from deploy.tools.oci import MANIFEST, Blob, Image
-from tests.real.servers.process import free_port, running
+from tests.real.servers.process import free_port, program, running
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,8 @@ def registry(folder: Path) -> Iterator[Registry]:
     path = folder / "config.json"
     path.write_text(json.dumps(config))
     found = Registry(f"http://127.0.0.1:{port}")
-    with running("registry", [catalogue.program("registry", "docker-registry"), "serve", path], folder) as server:
-        server.wait_until("serving", lambda: urllib.request.urlopen(found.url + "/v2/", timeout=2).status == 200)
+    with running("registry", [program("registry", "docker-registry"), "serve", path], folder) as server:
+        server.wait_until(
+            "serving", lambda: urllib.request.urlopen(found.url + "/v2/", timeout=2).status == 200
+        )
         yield found
