@@ -1,0 +1,5 @@
+"""`python -m penstock_client`: the `penstock` command without its script."""
+
+from penstock_client.cli import main
+
+main()
