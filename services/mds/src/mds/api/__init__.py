@@ -1,0 +1,3 @@
+"""The faces of MDS: servicers, data-path handlers and REST routes. Each converts, calls, and converts
+back.
+"""
