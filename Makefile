@@ -40,7 +40,18 @@ format: setup ## Format code and contracts
 	@$(BIN)/buf format -w
 
 test: setup ## Unit, contract, integration and end-to-end tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -m "not real"
+
+tools: ## Build or install the real servers and tools of test-real (TOOL=name: only that one)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Penstock needs Python 3.11 or newer; try: make PYTHON=python3.12 tools"; exit 1; }
+	@$(PYTHON) -m deploy.tools $(TOOL)
+
+lint-api: ## Google's api-linter over the contracts
+	@$(PYTHON) -m deploy.tools --quiet api-linter
+	@$(PYTHON) -m deploy.tools.contracts
+
+test-real: setup tools lint-api ## Tests on real servers: Consul, Kubernetes, S3, registry, databases, Slurm, collector
+	@$(BIN)/pytest -m real
 
 demo: setup ## The main job on real input, from training to a routed prediction
 	@$(BIN)/python -m deploy.demo

