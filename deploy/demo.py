@@ -9,17 +9,14 @@ number is off.
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from penstock.dplo.v1 import deployment_pb2
 from penstock_client import Address, AsyncClient, Client, Prediction, Settings
 from penstock_client.cli.output import moment, word
@@ -29,24 +26,15 @@ from penstock_client.local import processes, stack, traces
 from penstock_client.local.state import StackState
 from rich.table import Table
 
+from deploy import digits as example
+from deploy.digits import INPUT, NEW, OLD, OUTPUT, Digits
 from deploy.story import Story
 
-ROOT = Path(__file__).parent.parent
-MODEL = "digits/classifier"
-OLD, NEW = "1.0.0", "2.0.0"
+PROJECT = "digits"
+MODEL = f"{PROJECT}/{example.MODEL}"
 SPLIT_REQUESTS = 1_000
 CONCURRENCY = 16
 STEPS = 9
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What training left: sources of the packages, the held-out images, and how the models score offline."""
-
-    folder: Path
-    images: np.ndarray
-    labels: np.ndarray
-    accuracy: dict[str, float]
 
 
 def main() -> int:
@@ -72,7 +60,7 @@ def main() -> int:
     return story.summary()
 
 
-def drive(story: Story, running: StackState, trained: Trained, packages: dict[str, Path]) -> None:
+def drive(story: Story, running: StackState, trained: Digits, packages: dict[str, Path]) -> None:
     """All that happens between start and stop."""
     found = running.services
     settings = replace(
@@ -93,35 +81,25 @@ def drive(story: Story, running: StackState, trained: Trained, packages: dict[st
             spans.shutdown()
 
 
-def train(story: Story, folder: Path) -> Trained:
+def train(story: Story, folder: Path) -> Digits:
     """Trains both versions in a process of their own, as a modeler would."""
     story.step("training two versions on scikit-learn's handwritten digits")
-    output = folder / "trained"
-    run([sys.executable, str(ROOT / "examples/digits/train.py"), str(output)])
-    held_out = np.load(output / "held_out.npz")
-    scores = json.loads((output / "scores.json").read_text())
-    accuracy = {version: float(scores[version]["accuracy"]) for version in (OLD, NEW)}
+    trained = example.train(folder / "trained")
     for version in (OLD, NEW):
-        story.say(f"version {version} scores {accuracy[version]:.4f} offline")
-    story.say(f"{len(held_out['labels'])} images held out")
-    return Trained(output, held_out["images"], held_out["labels"], accuracy)
+        right = f"{trained.accuracy(version):.4f} of {len(trained.labels)} held-out images"
+        story.say(f"version {version} gets {right} right offline")
+    return trained
 
 
-def build(story: Story, trained: Trained) -> dict[str, Path]:
+def build(story: Story, trained: Digits) -> dict[str, Path]:
     """Builds both packages, the first one twice: the same inputs must give the same package."""
     story.step("building the packages with mds build")
-    mds = [sys.executable, "-m", "mds", "build"]
-    packages = {version: trained.folder / f"classifier-{version}.mdspkg" for version in (OLD, NEW)}
-    for version, path in packages.items():
-        run([*mds, str(trained.folder / version), "--output", str(path)])
+    packages = {version: example.build(trained, version) for version in (OLD, NEW)}
+    for path in packages.values():
         story.say(f"{path.name}, {path.stat().st_size / 1000:.0f} kB")
-    again = trained.folder / "again.mdspkg"
-    run([*mds, str(trained.folder / OLD), "--output", str(again)])
-    story.check(
-        "building again gives the same bytes",
-        expected="yes",
-        found="yes" if again.read_bytes() == packages[OLD].read_bytes() else "no",
-    )
+    again = example.build(trained, OLD, trained.folder / "again.mdspkg")
+    same = again.read_bytes() == packages[OLD].read_bytes()
+    story.check("building again gives the same bytes", expected="yes", found="yes" if same else "no")
     return packages
 
 
@@ -129,27 +107,30 @@ def push(story: Story, client: Client, packages: dict[str, Path]) -> None:
     """Hands the packages to the package service and gets one back."""
     story.step("pushing the packages")
     for path in packages.values():
-        stored = client.packages.upload(path, project="digits")
+        stored = client.packages.upload(path, project=PROJECT)
         story.say(f"{stored.name}  {stored.digest[:19]}…")
     back = client.packages.download(f"{MODEL}:{OLD}", packages[OLD].with_suffix(".back"))
     same = back.read_bytes() == packages[OLD].read_bytes()
     story.check("a package comes back as it went", expected="yes", found="yes" if same else "no")
 
 
-def deploy_first(story: Story, client: Client, settings: Settings, trained: Trained) -> None:
+def deploy_first(story: Story, client: Client, settings: Settings, trained: Digits) -> None:
     """Version 1 with two replicas, asked over both faces."""
     story.step(f"deploying version {OLD} with two replicas")
-    client.deployments.apply(declaration(OLD), message="first version", on_change=story.event)
+    client.deployments.apply(
+        example.declaration(PROJECT, OLD, replicas=2), message="first version", on_change=story.event
+    )
     endpoints = client.endpoints.list(MODEL)
     story.check("replicas registered at the gateway", expected=2, found=len(endpoints))
     for face in ("grpc", "rest"):
         score(story, settings, trained, face, "answered", OLD)
 
 
-def bring_in_second(story: Story, client: Client, settings: Settings, trained: Trained) -> None:
+def bring_in_second(story: Story, client: Client, settings: Settings, trained: Digits) -> None:
     """Version 2 at ten percent, until somebody promotes it."""
     story.step(f"bringing in version {NEW} at 10 %")
-    found = client.deployments.apply(declaration(NEW), message="second version", on_change=story.event)
+    declared = example.declaration(PROJECT, NEW, replicas=2, steps=[{"percent": 10, "manualPromotion": True}])
+    found = client.deployments.apply(declared, message="second version", on_change=story.event)
     state = found.rollout_progress.state
     story.check(
         "the rollout waits for promotion",
@@ -167,7 +148,7 @@ def bring_in_second(story: Story, client: Client, settings: Settings, trained: T
     score(story, settings, trained, "grpc", "asked for by version", NEW, ask_for=NEW)
 
 
-def promote(story: Story, client: Client, settings: Settings, trained: Trained) -> None:
+def promote(story: Story, client: Client, settings: Settings, trained: Digits) -> None:
     """All traffic to version 2, and the history of it all."""
     story.step(f"promoting version {NEW}")
     found = client.deployments.promote(MODEL, on_change=story.event)
@@ -191,11 +172,11 @@ def promote(story: Story, client: Client, settings: Settings, trained: Trained) 
     story.show(grid)
 
 
-def trace_request(story: Story, client: Client, trained: Trained, folder: Path) -> None:
+def trace_request(story: Story, client: Client, trained: Digits, folder: Path) -> None:
     """One request through client, gateway and model server, as one trace out of three processes' files."""
     story.step("one request as one trace")
     before = {trace.trace_id for trace in traces.load(folder)}
-    client.predict(MODEL, {"images": trained.images[:1]})
+    client.predict(MODEL, {INPUT: trained.images[:1]})
     trace = story.wait_for(
         lambda: next(
             (t for t in traces.load(folder) if t.trace_id not in before and t.find("inference", "mds")), None
@@ -245,7 +226,7 @@ def shut_down(story: Story, folder: Path, running: StackState | None) -> None:
 def score(
     story: Story,
     settings: Settings,
-    trained: Trained,
+    trained: Digits,
     face: Face,
     how: str,
     version: str,
@@ -255,25 +236,27 @@ def score(
     begun = time.monotonic()
     answers = asyncio.run(ask(settings, trained, face, ask_for, len(trained.labels)))
     seconds = time.monotonic() - begun
-    right = sum(int(a["label"][0]) == label for a, label in zip(answers, trained.labels, strict=True))
-    found = right / len(trained.labels)
+    digits = [int(answer[OUTPUT][0]) for answer in answers]
+    right = sum(digit == label for digit, label in zip(digits, trained.labels, strict=True)) / len(digits)
+    other = sum(a != b for a, b in zip(digits, trained.predictions[version], strict=True))
     story.say(f"{len(answers)} images over {face} in {seconds:.1f} s")
     story.check(
         f"accuracy of {version} over {face}, {how}",
-        expected=f"{trained.accuracy[version]:.4f}",
-        found=f"{found:.4f}",
+        expected=f"{trained.accuracy(version):.4f}",
+        found=f"{right:.4f}",
     )
+    story.check(f"answers unlike those offline, {face}, {how}", expected=0, found=other)
     wrong = Counter(a.version for a in answers if a.version != version)
     story.check(f"answers of another version, {face}, {how}", expected=0, found=wrong.total())
 
 
-async def split(settings: Settings, trained: Trained, requests: int = SPLIT_REQUESTS) -> Counter[str]:
+async def split(settings: Settings, trained: Digits, requests: int = SPLIT_REQUESTS) -> Counter[str]:
     """How often each version answers when none is asked for."""
     return Counter(a.version for a in await ask(settings, trained, "grpc", None, requests))
 
 
 async def ask(
-    settings: Settings, trained: Trained, face: Face, version: str | None, requests: int
+    settings: Settings, trained: Digits, face: Face, version: str | None, requests: int
 ) -> list[Prediction]:
     """Predictions of so many images, one a request, some at a time; the images begin again after the last."""
     async with AsyncClient(settings) as client:
@@ -283,29 +266,11 @@ async def ask(
             image = index % len(trained.images)
             async with limit:
                 return await client.predict(
-                    MODEL, {"images": trained.images[image : image + 1]}, version=version, face=face
+                    MODEL, {INPUT: trained.images[image : image + 1]}, version=version, face=face
                 )
 
         calls: list[Awaitable[Prediction]] = [one(index) for index in range(requests)]
         return list(await asyncio.gather(*calls))
-
-
-def declaration(version: str) -> dict[str, object]:
-    """The deployment as it would stand in a YAML file."""
-    package = f"projects/digits/models/classifier/packages/{version}"
-    return {
-        "name": "projects/digits/deployments/classifier",
-        "model": "projects/digits/models/classifier",
-        "versions": [{"version": version, "package": {"package": package}, "replicas": 2}],
-        "rollout": {"steps": [{"percent": 10, "manualPromotion": True}]} if version == NEW else {},
-    }
-
-
-def run(command: list[str]) -> None:
-    """A command that must succeed; its output is shown when it does not."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[1:4])} failed:\n{done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":

@@ -5,33 +5,18 @@ Each test works in a project of its own, so that they do not meet.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from penstock_client import Address, Client, Settings
 from penstock_client.local import processes, stack, state
 from penstock_client.local.state import StackState
 
-ROOT = Path(__file__).parents[2]
-OLD, NEW = "1.0.0", "2.0.0"
-
-
-@dataclass(frozen=True)
-class Digits:
-    """The trained example: package files, held-out images and labels, scores offline."""
-
-    folder: Path
-    packages: Mapping[str, Path]
-    images: np.ndarray
-    labels: np.ndarray
-    accuracy: Mapping[str, float]
+from deploy import digits as example
+from deploy.digits import NEW, OLD, Digits
 
 
 @dataclass
@@ -61,16 +46,11 @@ class Stack:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
-    folder = tmp_path_factory.mktemp("digits")
-    _run(sys.executable, str(ROOT / "examples/digits/train.py"), str(folder))
-    packages = {}
+    """The trained example with its packages built."""
+    trained = example.train(tmp_path_factory.mktemp("digits"))
     for version in (OLD, NEW):
-        packages[version] = folder / f"classifier-{version}.mdspkg"
-        _run(sys.executable, "-m", "mds", "build", str(folder / version), "--output", str(packages[version]))
-    held_out = np.load(folder / "held_out.npz")
-    scores = json.loads((folder / "scores.json").read_text())
-    accuracy = {version: scores[version]["accuracy"] for version in (OLD, NEW)}
-    return Digits(folder, packages, held_out["images"], held_out["labels"], accuracy)
+        example.build(trained, version)
+    return trained
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +75,8 @@ def client(penstock: Stack) -> Iterator[Client]:
 def project(client: Client, digits: Digits) -> Iterator[str]:
     """A project that has both packages; what is deployed in it is taken away at the end."""
     name = f"e2e-{uuid.uuid4().hex[:8]}"
-    for path in digits.packages.values():
-        client.packages.upload(path, project=name)
+    for version in (OLD, NEW):
+        client.packages.upload(digits.package(version), project=name)
     yield name
     client.deployments.delete(f"{name}/classifier", allow_missing=True)
 
@@ -105,20 +85,7 @@ def project(client: Client, digits: Digits) -> Iterator[str]:
 def declare(project: str) -> Callable[..., dict[str, object]]:
     """Declarations of the project's deployment."""
 
-    def make(
-        version: str, *, replicas: int = 1, steps: list[dict[str, object]] | None = None
-    ) -> dict[str, object]:
-        package = f"projects/{project}/models/classifier/packages/{version}"
-        return {
-            "name": f"projects/{project}/deployments/classifier",
-            "model": f"projects/{project}/models/classifier",
-            "versions": [{"version": version, "package": {"package": package}, "replicas": replicas}],
-            "rollout": {"steps": steps or []},
-        }
+    def make(version: str, *, replicas: int = 1, steps: object = ()) -> dict[str, object]:
+        return example.declaration(project, version, replicas=replicas, steps=steps)
 
     return make
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}"

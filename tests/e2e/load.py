@@ -16,6 +16,8 @@ import numpy as np
 from penstock_client import NO_RETRIES, AsyncClient, PenstockError, Settings
 from penstock_client.inference import Face
 
+from deploy.digits import INPUT
+
 
 @dataclass
 class Load:
@@ -53,7 +55,7 @@ async def load(settings: Settings, model: str, image: np.ndarray, workers: int =
         async def worker(face: Face) -> None:
             while not over.is_set():
                 try:
-                    answer = await client.predict(model, {"images": image}, face=face, timeout=10)
+                    answer = await client.predict(model, {INPUT: image}, face=face, timeout=10)
                     found.versions[answer.version] += 1
                     found.faces[face] += 1
                 except PenstockError as error:

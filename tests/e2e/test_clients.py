@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from penstock_client import Client
 
+from deploy.digits import INPUT, OLD, OUTPUT, Digits
 from tests.clients.venvs import KSERVE, TRITON, client_python, run
-from tests.e2e.conftest import OLD, Digits, Stack
+from tests.e2e.conftest import Stack
 
 SCRIPTS = Path(__file__).parents[1] / "clients"
 
@@ -26,7 +27,7 @@ def expected(
     client: Client, digits: Digits, project: str, declare: Callable[..., dict[str, object]]
 ) -> list[object]:
     client.deployments.apply(declare(OLD))
-    found: list[object] = client.predict(f"{project}/classifier", {"images": digits.images[:5]})[
+    found: list[object] = client.predict(f"{project}/classifier", {INPUT: digits.images[:5]})[
         "label"
     ].tolist()
     return found
@@ -45,15 +46,15 @@ def test_tritonclient_gets_the_same_answers_through_the_gateway(
         f"{project}/classifier",
         version,
         str(images),
-        "images",
-        "label",
+        INPUT,
+        OUTPUT,
     )
 
     found = json.loads(answer)
     assert found["grpc"] == found["http binary"] == found["http json"] == expected
     assert found["stream"] == [expected] * 3
     assert (found["grpc id"], found["grpc version"]) == ("g1", OLD)
-    assert found["grpc inputs"] == found["http inputs"] == [["images", "FP32", [-1, 64]]]
+    assert found["grpc inputs"] == found["http inputs"] == [[INPUT, "FP32", [-1, 64]]]
     assert all(
         found[f"{face} {what}"] for face in ("grpc", "http") for what in ("live", "ready", "model ready")
     )
@@ -71,8 +72,8 @@ def test_the_kserve_client_gets_the_same_answers_through_the_gateway(
         at.rest,
         f"{project}/classifier",
         str(images),
-        "images",
-        "label",
+        INPUT,
+        OUTPUT,
     )
 
     found = json.loads(answer)

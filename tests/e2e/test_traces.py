@@ -11,7 +11,8 @@ from penstock_client.inference import Face
 from penstock_client.local import traces
 from penstock_client.local.traces import Trace
 
-from tests.e2e.conftest import OLD, Digits, Stack
+from deploy.digits import INPUT, OLD, Digits
+from tests.e2e.conftest import Stack
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_a_prediction_is_one_trace_from_the_client_to_the_model(
     model = f"{project}/classifier"
     traced.deployments.apply(declare(OLD))
     known = {trace.trace_id for trace in traces.load(folder)}
-    traced.predict(model, {"images": digits.images[:1]}, face=face)
+    traced.predict(model, {INPUT: digits.images[:1]}, face=face)
 
     trace = wait_for(
         folder, lambda t: t.trace_id not in known and t.find("postprocess", "mds") and not t.orphans

@@ -11,7 +11,8 @@ from penstock.dplo.v1 import deployment_pb2
 from penstock_client import AsyncClient, Client
 from penstock_client.deployments import Deployment
 
-from tests.e2e.conftest import NEW, OLD, Digits, Stack
+from deploy.digits import INPUT, NEW, OLD, Digits
+from tests.e2e.conftest import Stack
 from tests.e2e.load import load
 
 COMPLETE = deployment_pb2.ROLLOUT_STATE_COMPLETE
@@ -148,7 +149,7 @@ async def test_a_gateway_that_comes_back_routes_as_before(
     await until(answers, "the replica is registered again")
     async with AsyncClient(penstock.settings) as again:
         for face in ("grpc", "rest"):
-            answer = await again.predict(model, {"images": digits.images[:1]}, face=face)
+            answer = await again.predict(model, {INPUT: digits.images[:1]}, face=face)
             assert answer.version == OLD
 
 
