@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import secrets
 from collections.abc import AsyncIterator
 
@@ -11,20 +12,25 @@ from chassis.channel import open_channel
 from chassis.registry.embedded import EmbeddedRegistry
 from chassis.registry.port import Endpoint
 from chassis.registry.registration import KeepRegistered
-from penstock.mds.v1 import model_service_pb2_grpc
+from penstock.mds.v1 import model_service_pb2_grpc, package_service_pb2_grpc
 
-from mds.adapters import runtimes
+from mds.adapters import archive, runtimes
 from mds.adapters.code import import_serving_class
+from mds.adapters.store import open_store, spool_error, utc_now
 from mds.adapters.unpacked import unpack
 from mds.api.inference_rest import RestInference
 from mds.api.inference_service import SERVICE, InferenceService
 from mds.api.metrics import ModelMetrics
 from mds.api.model_servicer import ModelServicer, ServerInfo
+from mds.api.package_servicer import PackageServicer
 from mds.app.dataplane import DataPlane
 from mds.app.model import ModelTools, ServedModel, with_overrides
-from mds.settings import ModelServerSettings, cache_home
+from mds.app.packages import Packages
+from mds.settings import ModelServerSettings, PackageServiceSettings, cache_home, data_home
 
 MODEL_SERVER = "mds"
+PACKAGE_SERVER = "mds-packages"
+PACKAGE_SERVICE = "penstock.mds.v1.PackageService"
 MODEL_SERVICE = "penstock.mds.v1.ModelService"
 
 
@@ -60,6 +66,33 @@ async def build_model_server(host: Host, settings: ModelServerSettings) -> None:
     )
     host.telemetry.registry.register(ModelMetrics(lambda: plane.models))
     await registration.prepare()
+
+
+async def build_package_service(host: Host, settings: PackageServiceSettings) -> None:
+    """The service that keeps packages."""
+    store = open_store(settings.store.url, data_home() / "packages")
+    packages = Packages(
+        store,
+        spool=store.spool,
+        verify=functools.partial(
+            archive.verify, max_bytes=settings.max_package_bytes, allow_pickles=settings.allow_pickles
+        ),
+        guard=spool_error,
+        max_bytes=settings.max_package_bytes,
+        now=utc_now,
+    )
+    host.add_servicer(
+        package_service_pb2_grpc.add_PackageServiceServicer_to_server,
+        PackageServicer(packages),
+        service=PACKAGE_SERVICE,
+    )
+
+    async def sweep() -> None:
+        swept = await store.sweep(utc_now())
+        if swept:
+            host.log.info("swept what crashed uploads left", objects=swept)
+
+    host.add_task("sweep", sweep)
 
 
 async def _loaded_model(host: Host, settings: ModelServerSettings) -> ServedModel:

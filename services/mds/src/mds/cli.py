@@ -148,6 +148,29 @@ def serve(
     )
 
 
+@app.command()
+def run(config: ConfigOption = None) -> None:
+    """Run the package service until it is told to stop (SIGTERM or Ctrl-C), then drain."""
+    from chassis.bootstrap import build_version
+    from chassis.bootstrap import main as run_service
+
+    from mds.bootstrap import PACKAGE_SERVER, build_package_service
+    from mds.settings import ModelServerSettings, PackageServiceSettings
+
+    raise typer.Exit(
+        run_service(
+            PACKAGE_SERVER,
+            PackageServiceSettings,
+            build_package_service,
+            version=build_version("mds"),
+            config=config,
+            environ=_environ_without(
+                set(ModelServerSettings.model_fields) - set(PackageServiceSettings.model_fields)
+            ),
+        )
+    )
+
+
 def _environ_without(foreign: set[str]) -> dict[str, str]:
     """The environment without settings of the other command, which has the same prefix."""
     heads = {
