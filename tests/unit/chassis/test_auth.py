@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
-
 from chassis import errors
 from chassis.auth import Authenticator, TokenFile, certificate_names, parse_tokens
 from chassis.identity import Identity
 from chassis.settings import AuthSettings
+from pydantic import SecretStr
 
 SHA = hashlib.sha256(b"by-digest").hexdigest()
 MAC = hmac.digest(b"key", b"by-mac", "sha256").hex()
@@ -118,7 +117,9 @@ def test_a_changed_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureF
     path.write_text("broken line\n")
     clock.now += 1.0
     with caplog.at_level(logging.ERROR):
-        assert file.verify("second-token") == Identity("a", "token"), "a broken file must not lock everybody out"
+        assert file.verify("second-token") == Identity("a", "token"), (
+            "a broken file must not lock everybody out"
+        )
     assert "broken line" not in caplog.text
     os.remove(path)
     clock.now += 1.0
@@ -131,6 +132,9 @@ def test_a_file_that_is_missing_at_the_start_is_an_error(tmp_path: Path) -> None
 
 
 def test_certificate_names_begin_with_the_common_name() -> None:
-    context = {"x509_common_name": [b"gateway"], "x509_subject_alternative_name": [b"gateway.local", b"10.0.0.1"]}
+    context = {
+        "x509_common_name": [b"gateway"],
+        "x509_subject_alternative_name": [b"gateway.local", b"10.0.0.1"],
+    }
     assert certificate_names(context) == ("gateway", "gateway.local", "10.0.0.1")
     assert certificate_names({}) == ()

@@ -2,7 +2,6 @@
 
 import grpc
 import pytest
-
 from chassis import errors
 from chassis.errors import Code, Error
 

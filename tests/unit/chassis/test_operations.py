@@ -4,13 +4,12 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from google.protobuf import duration_pb2, empty_pb2, timestamp_pb2
-from google.rpc import status_pb2
-
 from chassis import errors
 from chassis.operations import MemoryOperationStore, Operations, Packed, Progress
 from chassis.operations.model import OperationFilter
 from chassis.testing import FakeClock
+from google.protobuf import duration_pb2, empty_pb2, timestamp_pb2
+from google.rpc import status_pb2
 
 EMPTY = "type.googleapis.com/google.protobuf.Empty"
 

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-
 from chassis import errors
 from chassis.registry.memory import MemoryRegistry
 from chassis.registry.port import Endpoint, Lease

@@ -3,17 +3,17 @@
 from pathlib import Path
 
 import pytest
-from pydantic_settings import SettingsConfigDict
-
 from chassis import errors
 from chassis.settings import AuthSettings, ListenSettings, ServiceSettings, TlsSettings, load
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
 
 class GatewaySettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="AIGW_")
 
     grpc: ListenSettings = ListenSettings(port=8500)
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
 
 
 def violations_of(error: errors.Error) -> dict[str, str]:
@@ -114,7 +114,14 @@ def test_secrets_do_not_show() -> None:
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)],
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+    ],
 )
 def test_loopback_is_known(host: str, loopback: bool) -> None:
     assert ListenSettings(host=host).is_loopback is loopback

@@ -1,12 +1,11 @@
 """Errors to google.rpc.Status and back."""
 
 import pytest
+from chassis import errors, status
+from chassis.errors import Code, FieldViolation
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
-
-from chassis import errors, status
-from chassis.errors import Code, FieldViolation
 
 CODES = [code for code in Code if code is not Code.OK]
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -49,7 +48,11 @@ def test_any_error_survives_the_wire(
     )
     back = status.from_status(status.to_status(error))
     assert (type(back), back.message, back.reason) == (type(error), message, reason)
-    assert (dict(back.metadata), back.violations, back.retry_after) == (metadata, tuple(violations), retry_after)
+    assert (dict(back.metadata), back.violations, back.retry_after) == (
+        metadata,
+        tuple(violations),
+        retry_after,
+    )
 
 
 def test_error_info_carries_our_domain() -> None:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import grpc
 
+from chassis import errors
+
 Context = Any  # grpc.aio.ServicerContext, or the REST face's stand-in for it
 UnaryBehaviour = Callable[[Any, Context], Awaitable[Any]]
 StreamBehaviour = Callable[[Any, Context], AsyncIterator[Any]]
@@ -51,14 +53,14 @@ def intercepted(
     if not info.response_streaming:
         unary: Any = handler.stream_unary if info.request_streaming else handler.unary_unary
         if not inspect.iscoroutinefunction(unary):
-            unary = _awaited(unary)
+            unary = _awaited(info.name, unary)
         for interceptor in reversed(interceptors):
             unary = interceptor.unary(info, unary)
         make = grpc.stream_unary_rpc_method_handler if info.request_streaming else None
         return (make or grpc.unary_unary_rpc_method_handler)(unary, **coding)
     stream: Any = handler.stream_stream if info.request_streaming else handler.unary_stream
     if not inspect.isasyncgenfunction(stream):
-        stream = _iterated(stream)
+        stream = _iterated(info.name, stream)
     for interceptor in reversed(interceptors):
         stream = interceptor.stream(info, stream)
     makes = grpc.stream_stream_rpc_method_handler if info.request_streaming else None
@@ -73,21 +75,21 @@ def metadata_value(context: Context, key: str) -> str | None:
     return None
 
 
-def _awaited(plain: Callable[[Any, Context], Any]) -> UnaryBehaviour:
-    """A servicer method that was not overridden is a plain function that sets UNIMPLEMENTED and raises."""
+def _awaited(method: str, plain: Callable[[Any, Context], Any]) -> UnaryBehaviour:
+    """A servicer method that is no coroutine function: a wrapped one, or one that was not overridden."""
 
     async def behave(request: Any, context: Context) -> Any:
-        answer = plain(request, context)
+        answer = _called(method, plain, request, context)
         return await answer if inspect.isawaitable(answer) else answer
 
     return behave
 
 
-def _iterated(function: Callable[[Any, Context], Any]) -> StreamBehaviour:
+def _iterated(method: str, function: Callable[[Any, Context], Any]) -> StreamBehaviour:
     """A streaming method written as a coroutine (`context.write`), or as a plain function."""
 
     async def behave(request: Any, context: Context) -> AsyncIterator[Any]:
-        answer = function(request, context)
+        answer = _called(method, function, request, context)
         if inspect.isawaitable(answer):
             answer = await answer
         if answer is not None:
@@ -95,3 +97,15 @@ def _iterated(function: Callable[[Any, Context], Any]) -> StreamBehaviour:
                 yield item
 
     return behave
+
+
+def _called(method: str, function: Callable[[Any, Context], Any], request: Any, context: Context) -> Any:
+    """Generated servicers raise NotImplementedError for what the contract has and a servicer does not."""
+    try:
+        return function(request, context)
+    except NotImplementedError as error:
+        raise errors.Unimplemented(
+            f"{method} is not available in this version of Penstock",
+            reason="METHOD_NOT_AVAILABLE",
+            metadata={"method": method},
+        ) from error

@@ -69,11 +69,8 @@ def _path(elements: Sequence[Any]) -> str:
     path = ""
     for element in elements:
         path += f".{element.field_name}" if path else element.field_name
-        subscript = element.WhichOneof("subscript")
-        if subscript == "string_key":
-            path += f'["{element.string_key}"]'
-        elif subscript == "index":
-            path += f"[{element.index}]"
-        elif subscript is not None:
-            path += f"[{getattr(element, subscript)}]"
+        subscript = element.subscript
+        if subscript is not None:
+            value = subscript.value
+            path += f'["{value}"]' if subscript.field == "string_key" else f"[{value}]"
     return path

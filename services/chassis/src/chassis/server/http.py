@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Span, StatusCode
+from starlette.exceptions import HTTPException
 
 from chassis import auth, errors, status
 from chassis.auth import Authenticator
@@ -141,6 +142,10 @@ class ErrorMiddleware:
             if begun:
                 raise  # too late for a status: the connection is cut, which the caller notices
             await respond(send, error)
+        except HTTPException as error:
+            if begun:
+                raise
+            await respond(send, _of_http(error), _headers(error), status_code=error.status_code)
         except Exception as error:
             self._telemetry.unexpected.labels("http").inc()
             self._telemetry.logger.error("unexpected error in a request", path=scope["path"], exc_info=error)
@@ -149,7 +154,13 @@ class ErrorMiddleware:
             await respond(send, status.unknown(error))
 
 
-async def respond(send: Send, error: errors.Error, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+async def respond(
+    send: Send,
+    error: errors.Error,
+    headers: list[tuple[bytes, bytes]] | None = None,
+    *,
+    status_code: int | None = None,
+) -> None:
     """Sends an error as the Status body every face answers with."""
     body = orjson.dumps(json_format.MessageToDict(status.to_status(error)))
     retry = (
@@ -160,7 +171,7 @@ async def respond(send: Send, error: errors.Error, headers: list[tuple[bytes, by
     await send(
         {
             "type": "http.response.start",
-            "status": error.code.http_status,
+            "status": status_code or error.code.http_status,
             "headers": [
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode()),
@@ -170,6 +181,18 @@ async def respond(send: Send, error: errors.Error, headers: list[tuple[bytes, by
         }
     )
     await send({"type": "http.response.body", "body": body})
+
+
+def _of_http(error: HTTPException) -> errors.Error:
+    """What Starlette's routing (405) or a route of the service says, as one of ours."""
+    code = next((c for c in errors.Code if c.http_status == error.status_code), errors.Code.UNKNOWN)
+    if error.status_code == 405:
+        code = errors.Code.UNIMPLEMENTED
+    return errors.error_class(code)(str(error.detail), reason=f"HTTP_{error.status_code}")
+
+
+def _headers(error: HTTPException) -> list[tuple[bytes, bytes]]:
+    return [(key.lower().encode(), value.encode()) for key, value in (error.headers or {}).items()]
 
 
 def _route(scope: Scope) -> str:

@@ -12,10 +12,9 @@ from typing import Any
 
 import uvicorn
 from google.protobuf import descriptor_pb2, descriptor_pool
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis import errors, openapi, rest
@@ -35,7 +34,8 @@ class RestFace:
         self._draining = False
         self._task: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
-        guarded = ErrorMiddleware(Starlette(routes=self._routes(handlers)), host.telemetry)
+        # A bare router: the middleware of a Starlette application would answer errors in its own words.
+        guarded = ErrorMiddleware(Router(routes=self._routes(handlers)), host.telemetry)
         authenticated = AuthenticationMiddleware(guarded, host.authenticator)
         self._app = ObservationMiddleware(authenticated, host.telemetry)
         self._server = self._uvicorn()

@@ -174,6 +174,20 @@ class _GrpcCall(Call):
         raise AssertionError("context.abort returned")
 
 
+async def _received(payloads: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    """The request stream. grpc.aio ends it the same way when the caller finished and when it went away.
+
+    A handler must not take half an upload for a whole one: for a caller that went away this waits, and the
+    cancellation that is on its way ends the wait.
+    """
+    async for payload in payloads:
+        yield payload
+    for _ in range(3):
+        if context.cancelled():
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+
+
 _SERVER_FAULTS = frozenset(
     code.value
     for code in (
@@ -246,7 +260,7 @@ class _StreamCall(_GrpcCall):
                 self._authenticate(route.authenticator)
             if route.tracing:
                 self._begin_span(route)
-            await self._write_all(route.handler(self, payloads), context)
+            await self._write_all(route.handler(self, _received(payloads, context)), context)
             if self.trailing:
                 context.set_trailing_metadata(self.trailing)
         except Error as error:

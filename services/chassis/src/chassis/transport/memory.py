@@ -144,8 +144,11 @@ async def _until(deadline: float | None) -> AsyncIterator[None]:
     if deadline is None:
         yield
         return
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise errors.DeadlineExceeded("the deadline has passed", reason="DEADLINE_EXPIRED")
     try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+        async with asyncio.timeout(remaining):
             yield
     except TimeoutError as error:
         raise errors.DeadlineExceeded("the deadline has passed", reason="DEADLINE_EXCEEDED") from error
