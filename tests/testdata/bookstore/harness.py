@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc_tools
@@ -81,6 +83,7 @@ class Bookstore:
 
     received: list[Received] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, method: str, request: Any, context: Any) -> Received:
         """Remember a call."""
@@ -90,6 +93,7 @@ class Bookstore:
         remaining = None if remaining is None or remaining > 1e9 else remaining
         call = Received(method, requests, dict(context.invocation_metadata() or ()), remaining)
         self.received.append(call)
+        self.asked.set()
         return call
 
     def servicer(self) -> Any:
@@ -249,3 +253,106 @@ def detailed(request: Any) -> status_pb2.Status:
 def status_of(number: int) -> grpc.StatusCode:
     """The gRPC code of a number."""
     return next(code for code in grpc.StatusCode if code.value[0] == number)
+
+
+@dataclass
+class Answer:
+    """What an ASGI application answered; ``chunks`` are the pieces of the body as they were sent."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    chunks: list[bytes] = field(default_factory=list)
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.chunks)
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def reason(self) -> str:
+        """The reason of the ErrorInfo in a Status."""
+        return str(self.json["details"][0]["reason"])
+
+    @property
+    def violations(self) -> dict[str, str]:
+        """Field → description of the BadRequest in a Status."""
+        found = [d for d in self.json.get("details", []) if d["@type"].endswith("BadRequest")]
+        return {v["field"]: v["description"] for d in found for v in d["fieldViolations"]}
+
+
+@dataclass
+class AsgiClient:
+    """Talks ASGI to an application, without a server between: raw targets, slow bodies, early disconnects."""
+
+    app: Any
+    root_path: str = ""
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        body: Any = b"",
+        *,
+        gone: asyncio.Event | None = None,
+        begun: asyncio.Event | None = None,
+        **headers: str,
+    ) -> Answer:
+        """One request.
+
+        ``body`` is bytes, an iterator of bytes, or anything else as JSON; ``gone`` is set when the client
+        hangs up; ``begun`` gets set with the first piece of the answer's body.
+        """
+        path, _, query = target.partition("?")
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if not isinstance(body, bytes) and not hasattr(body, "__anext__"):
+            body = json.dumps(body).encode()
+            named.setdefault("content-type", "application/json")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "root_path": self.root_path,
+            "query_string": query.encode(),
+            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in named.items()],
+            "client": ("127.0.0.1", 5000),
+            "server": ("test", 80),
+            "scheme": "http",
+        }
+        answer = Answer()
+        pieces = _pieces(body)
+
+        async def receive() -> dict[str, Any]:
+            piece = await anext(pieces, None)
+            if piece is not None:
+                return {"type": "http.request", "body": piece[0], "more_body": piece[1]}
+            await (gone or asyncio.Event()).wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                answer.status = message["status"]
+                answer.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            elif message.get("body"):
+                answer.chunks.append(message["body"])
+                if begun is not None:
+                    begun.set()
+
+        await self.app(scope, receive, send)
+        return answer
+
+
+async def _pieces(body: Any) -> AsyncIterator[tuple[bytes, bool]]:
+    if isinstance(body, bytes):
+        yield body, False
+        return
+    async for piece in body:
+        yield piece, True
+    yield b"", False

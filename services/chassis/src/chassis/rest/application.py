@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from chassis.rest.descriptors import Descriptors, load_pool
 from chassis.rest.encode import Encoder
 from chassis.rest.inbound import Inbound, Receive
 from chassis.rest.outbound import Framing, NdjsonFraming, Pump, RawFraming, SseFraming
-from chassis.rest.port import Backend, Call, RpcFailure
+from chassis.rest.port import Backend, Call, Payload, RpcFailure
 from chassis.rest.router import Match, Router
 from chassis.rest.transcoder import Incoming, Transcoder
 
@@ -142,18 +142,29 @@ class Application:
         call = self._call(scope, binding)
         exchange.call = call
         incoming = Incoming(list(match.segments), scope["query_string"], content_type)
-        payload = (
-            transcoder.requests(incoming, inbound)
-            if streamed
-            else await transcoder.request(incoming, inbound)
-        )
-        if binding.method.server_streaming:
-            framing = _framing(binding, offered)
+        if not streamed:
+            await self._run(
+                match.target, call, await transcoder.request(incoming, inbound), offered, exchange
+            )
+            return
+        requests = _Requests(transcoder.requests(incoming, inbound))
+        try:
+            await self._run(match.target, call, requests.items(), offered, exchange)
+        except Exception:
+            if requests.failure is not None:  # whatever the servicer or the channel made of it
+                raise requests.failure from None
+            raise
+
+    async def _run(
+        self, target: _Target, call: Call, payload: Payload, offered: str, exchange: _Exchange
+    ) -> None:
+        if target.binding.method.server_streaming:
+            framing = _framing(target.binding, offered)
             async with aclosing(self._backend.stream(call, payload)) as answers:
-                await self._stream(call, answers, transcoder, framing, exchange)
+                await self._stream(call, answers, target.transcoder, framing, exchange)
         else:
             answer = await self._backend.unary(call, payload)
-            kind, body = transcoder.answer(answer)
+            kind, body = target.transcoder.answer(answer)
             await exchange.send(200, kind, body, headers.from_metadata(call.initial, call.trailing))
 
     def _route(self, scope: Scope) -> Match[_Target]:
@@ -236,6 +247,26 @@ class _Target:
 
     def __str__(self) -> str:
         return str(self.binding)
+
+
+class _Requests:
+    """The messages of a client stream; a mistake in them is kept, since it passes through the servicer."""
+
+    def __init__(self, source: AsyncIterator[bytes]) -> None:
+        self._source = source
+        self.failure: Exception | None = None
+
+    async def items(self) -> AsyncIterator[bytes]:
+        """The messages. Raises `errors.Error` for a mistake in the body."""
+        try:
+            async for item in self._source:
+                yield item
+        except problem.HttpFailure as error:
+            self.failure = error
+            raise error.error from error
+        except errors.Error as error:
+            self.failure = error
+            raise
 
 
 class _Exchange:

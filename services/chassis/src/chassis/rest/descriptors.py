@@ -60,10 +60,10 @@ def load_pool(descriptors: Descriptors) -> DescriptorPool:
 
     Raises TypeError for a set that is not complete.
     """
-    if isinstance(descriptors, DescriptorPool):
-        return descriptors
     if isinstance(descriptors, bytes):
         descriptors = descriptor_pb2.FileDescriptorSet.FromString(descriptors)
+    if not isinstance(descriptors, descriptor_pb2.FileDescriptorSet):
+        return descriptors  # a pool; the default one is of upb's class, not of DescriptorPool
     pool = descriptor_pool.DescriptorPool()
     files = {file.name: file for file in descriptors.file}
     symbols = {symbol for file in descriptors.file for symbol in _symbols(file)}

@@ -93,6 +93,10 @@ class QueryBinder:
             if fields and (problem := _not_enterable(fields[-1])):
                 return _Target(problem=problem)
             field = _field(message, part)
+            if field is None and "[" in part:  # labels[key], as other gateways write maps
+                field = _field(message, part.partition("[")[0])
+                if field is not None and not (field.message_type is not None and is_map(field.message_type)):
+                    field = None
             if field is None:
                 owner = message.full_name if message is not None else fields[-1].full_name
                 return _Target(problem=f"{owner} has no field {part!r}", reason="UNKNOWN_FIELD")

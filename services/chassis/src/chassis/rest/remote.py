@@ -12,6 +12,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
+from chassis.errors import Code
 from chassis.rest.port import Call, Payload, RpcFailure
 
 _DETAILS = "grpc-status-details-bin"
@@ -33,6 +34,11 @@ class Remote:
             call.trailing.extend(_pairs(await under_way.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
             raise _failure(call, error) from error
+        except asyncio.CancelledError as error:
+            failure = _cancelled(error)
+            if failure is error:
+                raise
+            raise failure from error
         finally:
             under_way.cancel()
         return answer
@@ -49,6 +55,11 @@ class Remote:
             call.trailing.extend(_pairs(await under_way.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
             raise _failure(call, error) from error
+        except asyncio.CancelledError as error:
+            failure = _cancelled(error)
+            if failure is error:
+                raise
+            raise failure from error
         finally:
             opening.cancel()
             under_way.cancel()
@@ -66,6 +77,14 @@ class Remote:
 async def _note_initial(call: Call, under_way: Any) -> None:
     call.initial.extend(_pairs(await under_way.initial_metadata()))
     call.started.set()
+
+
+def _cancelled(error: asyncio.CancelledError) -> BaseException:
+    """grpc cancels a call whose request iterator raised; only a cancelled task ends with CancelledError."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return error
+    return RpcFailure(status_pb2.Status(code=Code.CANCELLED.value, message="the call was cancelled"))
 
 
 def _failure(call: Call, error: grpc.aio.AioRpcError) -> RpcFailure:
