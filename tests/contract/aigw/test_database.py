@@ -1,0 +1,64 @@
+"""The database file: migrated when opened, the same as the schema says, refused when it cannot be used."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+
+from aigw.adapters.sql.database import newest_revision, open_database
+from aigw.adapters.sql.schema import metadata
+from aigw.adapters.sql.stores import SqlRouteStore
+from chassis import errors
+
+
+async def test_migrations_make_exactly_the_schema(tmp_path: Path) -> None:
+    def compare(connection: Connection) -> tuple[object, str | None]:
+        context = MigrationContext.configure(connection)
+        return compare_metadata(context, metadata), context.get_current_revision()
+
+    async with open_database(tmp_path / "aigw.db") as engine, engine.connect() as connection:
+        differences, revision = await connection.run_sync(compare)
+    assert differences == []
+    assert revision == newest_revision()
+
+
+async def test_a_database_is_opened_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        async with open_database(tmp_path / "aigw.db") as engine:
+            assert list(await SqlRouteStore(engine).load()) == []
+
+
+async def test_a_database_of_a_newer_penstock_is_refused(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "aigw.db"):
+        pass
+    with sqlite3.connect(tmp_path / "aigw.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(errors.FailedPrecondition, match=r"aigw\.db cannot be used.*9999"):
+        async with open_database(tmp_path / "aigw.db"):
+            pass
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "aigw.db").write_text("routes:\n" * 200)
+    with pytest.raises(errors.FailedPrecondition, match="not a database"):
+        async with open_database(tmp_path / "aigw.db"):
+            pass
+
+
+async def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.FailedPrecondition, match="cannot be used"):
+        async with open_database(tmp_path / "file" / "aigw.db"):
+            pass
+
+
+async def test_an_error_of_the_database_is_unavailable(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "aigw.db") as engine:
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql("DROP TABLE routes")
+        with pytest.raises(errors.Unavailable, match="nothing was changed"):
+            await SqlRouteStore(engine).load()
