@@ -1,7 +1,7 @@
 """Use cases of people: apply, plan, delete, roll back, promote, pause, resume, abort, and reading."""
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from chassis import errors
@@ -215,6 +215,16 @@ class Deployments:
                 return deployment
             if not deployment.reconciling:
                 return deployment
+            await self._notices.wait(name, seen)
+
+    async def changes(self, name: DeploymentName) -> AsyncIterator[Deployment]:
+        """The deployment as it is, and again whenever it was written, until it is gone."""
+        while True:
+            seen = self._notices.count(name)
+            deployment = await self._store.read(name)
+            if deployment is None:
+                return
+            yield deployment
             await self._notices.wait(name, seen)
 
     async def gone(self, name: DeploymentName) -> None:

@@ -220,14 +220,8 @@ class Reconciler:
             self._tracer.end_rollout(old.trace, rollout_span(before, ended, now))
 
     async def _forget(self, deployment: Deployment) -> Result:
-        now = self._clock.time()
-        event = Event(
-            EventType.DELETED, "nothing of it is left", now, deployment.rollout.revision, Phase.DONE
-        )
         try:
-            written = await self._store.write(Change(deployment, (), (event,)))
-            await self._notices.tell(deployment.name)
-            await self._store.remove(deployment.name, written.row)
+            await self._store.remove(deployment.name, deployment.row)
         except errors.Aborted:
             return Result(0.0)
         await self._notices.tell(deployment.name)

@@ -47,12 +47,19 @@ async def watch(
         sequence = after
     while True:
         while batch := await history.events(name, sequence, _BATCH):
-            deployment = await store.read(name)
+            deployment = await store.read(name) or deployment
             for event in batch:
                 sequence = event.sequence
                 yield Sighting(sequence, event, deployment)
-                if event.type is EventType.DELETED:
-                    return
-        if await store.read(name) is None:
+        present = await store.read(name)
+        if present is None:
+            yield Sighting(sequence, _deleted(deployment), None)
             return
+        deployment = present
         seen = await notices.wait(name, seen)
+
+
+def _deleted(last: Deployment) -> Event:
+    """The last event, which cannot be stored with what it says is gone."""
+    rollout = last.rollout
+    return Event(EventType.DELETED, f"{last.name} is gone", last.updated_at, rollout.revision, rollout.phase)

@@ -4,6 +4,7 @@ A feature of the contract that is not executed is refused with its field named, 
 """
 
 import itertools
+from collections.abc import Collection, Sequence
 
 from chassis.errors import FieldViolation
 
@@ -61,25 +62,33 @@ def _check_versions(spec: Spec, clusters: frozenset[str]) -> list[FieldViolation
     return found
 
 
+def check_targets(
+    targets: Sequence[tuple[str, int]], declared: Collection[str]
+) -> tuple[FieldViolation, ...]:
+    """The traffic targets as they were written: each version once, and each declared."""
+    found: list[FieldViolation] = []
+    seen: dict[str, int] = {}
+    for index, (version, _) in enumerate(targets):
+        if version not in declared:
+            known = ", ".join(sorted(declared))
+            text = f"'{version}' is not among the declared versions ({known})"
+            found.append(FieldViolation(f"traffic[{index}].version", text, "UNKNOWN_VERSION"))
+        if version in seen:
+            text = f"version '{version}' is named already in traffic[{seen[version]}]"
+            found.append(FieldViolation(f"traffic[{index}].version", text, "DUPLICATE"))
+        seen.setdefault(version, index)
+    return tuple(found)
+
+
 def _check_traffic(spec: Spec) -> list[FieldViolation]:
-    declared = {version.version for version in spec.versions}
-    found = [
-        FieldViolation(
-            f"traffic[{index}].version",
-            f"'{version}' is not among the declared versions ({', '.join(sorted(declared))})",
-            "UNKNOWN_VERSION",
-        )
-        for index, (version, _) in enumerate(spec.traffic.parts)
-        if version not in declared
-    ]
     total = sum(part for _, part in spec.traffic.parts)
     if not spec.traffic:
         text = "must be given where there is more than one version: say the percent of each"
-        found.append(FieldViolation("traffic", text, "REQUIRED"))
-    elif total != 10_000:
+        return [FieldViolation("traffic", text, "REQUIRED")]
+    if total != 10_000:
         text = f"the percents must add up to 100, they add up to {total / 100:g}"
-        found.append(FieldViolation("traffic", text, "SUM"))
-    return found
+        return [FieldViolation("traffic", text, "SUM")]
+    return []
 
 
 def _check_steps(spec: Spec) -> list[FieldViolation]:

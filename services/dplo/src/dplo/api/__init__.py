@@ -1,0 +1,1 @@
+"""The contract's face: servicers and converters. Protobuf begins and ends here."""
