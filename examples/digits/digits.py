@@ -1,12 +1,12 @@
-"""The serving class of the digits classifier: 8×8 grey images of handwritten digits in, the digit and scores out.
+"""The serving class of the digits classifier: 8×8 grey images of handwritten digits in, the digit and scores
+out.
 
-This is all the code that a modeler writes. The model itself is an ONNX file that `train.py` exports; it is run by the
-server's ONNX Runtime between the two steps below.
+This is all the code that a modeler writes. The model itself is an ONNX file that `train.py` exports; it is
+run by the server's ONNX Runtime between the two steps below.
 """
 
 import numpy as np
 import numpy.typing as npt
-
 from mds import BadInput, Batching, TensorSpec, postprocess, preprocess, serving
 
 Floats = npt.NDArray[np.float32]

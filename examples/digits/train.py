@@ -1,7 +1,8 @@
 """Trains the digits classifier on scikit-learn's handwritten digits and exports it to ONNX.
 
-The data (1797 images of UCI's optical recognition of handwritten digits) comes inside scikit-learn. Version 1 is a
-logistic regression, version 2 a support vector machine, which is better. Run again, it gives the same files.
+The data (1797 images of UCI's optical recognition of handwritten digits) comes inside scikit-learn. Version 1
+is a logistic regression, version 2 a support vector machine, which is better. Run again, it gives the same
+files.
 
     python examples/digits/train.py 1 OUTPUT_FOLDER
 """
@@ -25,8 +26,8 @@ VERSIONS = ("1", "2")
 class Trained:
     """A trained model, ready to be built, and what it was held against.
 
-    `folder` has everything that `mds build` needs. `images` (n×64, float32, 0 to 16) and `labels` were kept out of
-    training; `predictions` is what the model says of them here, `accuracy` the share that is right.
+    `folder` has everything that `mds build` needs. `images` (n×64, float32, 0 to 16) and `labels` were kept
+    out of training; `predictions` is what the model says of them here, `accuracy` the share that is right.
     """
 
     folder: Path
@@ -79,7 +80,7 @@ def train(version: str, folder: Path) -> Trained:
     model_file.write_bytes(_onnx(model))
     shutil.copyfile(HERE / "digits.py", folder / "digits.py")
     (folder / "penstock.yaml").write_text(
-        f"entry: digits:Digits\nversion: \"{version}\"\nmodel_file: model.onnx\ncode: [digits.py]\n"
+        f'entry: digits:Digits\nversion: "{version}"\nmodel_file: model.onnx\ncode: [digits.py]\n'
     )
     accuracy = float((predictions == held_labels).mean())
     return Trained(folder, version, model_file, held, held_labels, predictions, accuracy)
@@ -109,7 +110,10 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     trained = train(sys.argv[1], Path(sys.argv[2]))
-    print(f"version {trained.version}: {trained.accuracy:.4f} of {len(trained.labels)} held-out images are right")
+    print(
+        f"version {trained.version}: {trained.accuracy:.4f} of {len(trained.labels)} held-out images "
+        "are right"
+    )
     print(f"build it: mds build {trained.folder}")
     return 0
 

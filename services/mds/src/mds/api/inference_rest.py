@@ -84,10 +84,11 @@ class RestInference(BaseRoute):
             await _send(send, [orjson.dumps(tree)])
         elif path == "/v2/health/live":
             _expect(scope, "GET")
-            await _send(send, [b""])
+            await _send(send, [b'{"live":true}'])
         elif path == "/v2/health/ready":
             _expect(scope, "GET")
-            await _send(send, [b""], code=200 if self._plane.ready else 503)
+            ready = self._plane.ready
+            await _send(send, [orjson.dumps({"ready": ready})], code=200 if ready else 503)
         elif path == "/v2/models/stats":
             _expect(scope, "GET")
             stats = [model_statistics(model, model.name) for model in self._plane.models]
