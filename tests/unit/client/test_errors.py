@@ -83,10 +83,16 @@ def test_a_rest_body_gives_the_same_error() -> None:
     [
         (502, b"<html>Bad Gateway</html>", errors.Unavailable, "Bad Gateway"),
         (404, json.dumps({"error": "unknown model 'x'"}).encode(), errors.NotFound, "unknown model 'x'"),
+        (
+            404,
+            b'{"error": "x", "status": {"code": 14, "message": "no replica"}}',
+            errors.Unavailable,
+            "no replica",
+        ),
         (418, b"", errors.InvalidArgument, "HTTP 418"),
         (599, b"", errors.UnknownError, "HTTP 599"),
     ],
-    ids=["a proxy's page", "Triton's form", "other 4xx", "other 5xx"],
+    ids=["a proxy's page", "Triton's form", "ours", "other 4xx", "other 5xx"],
 )
 def test_bodies_that_are_not_ours_are_told_apart_by_the_http_status(
     http: int, body: bytes, kind: type[errors.PenstockError], message: str

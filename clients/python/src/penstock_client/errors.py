@@ -88,8 +88,8 @@ class PenstockError(Exception):
         """
 
     def __str__(self) -> str:
-        parts = [self.message, *(f"{v.field}: {v.description}" for v in self.violations if v.field)]
-        return "; ".join(parts)
+        told = [v for v in self.violations if v.field and v.description not in self.message]
+        return "; ".join([self.message, *(f"{v.field}: {v.description}" for v in told)])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.message!r}, reason={self.reason!r})"

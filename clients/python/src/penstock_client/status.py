@@ -73,8 +73,10 @@ def from_http(http_status: int, body: bytes, *, origin: str) -> PenstockError:
     status = status_pb2.Status()
     try:
         document = json.loads(body)
-        # Triton's and KServe's servers say {"error": "..."}; ours says google.rpc.Status, once with details.
-        if isinstance(document, dict) and isinstance(document.get("error"), str) and "code" not in document:
+        # The inference faces say {"error": "..."} as Triton and KServe do, ours with the Status beside it.
+        if isinstance(document, dict) and isinstance(document.get("status"), dict):
+            document = document["status"]
+        elif isinstance(document, dict) and isinstance(document.get("error"), str) and "code" not in document:
             document = {"code": int(_http_code(http_status)), "message": document["error"]}
         json_format.ParseDict(document, status, ignore_unknown_fields=True)
     except (ValueError, json_format.ParseError):

@@ -63,6 +63,8 @@ def show(error: BaseException) -> int:
         return 1
     console.print(Text("error: ", style="bold red") + Text(error.message))
     for violation in error.violations:
+        if violation.description in error.message:
+            continue
         where = f"{violation.field}: " if violation.field else ""
         console.print(Text(f"  {where}", style="yellow") + Text(violation.description))
     tail = error.reason if not error.origin else f"{error.reason}, from {error.origin}"

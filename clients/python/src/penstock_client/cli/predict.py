@@ -71,7 +71,7 @@ def predict(
     with client("predict") as penstock:
         answer = penstock.predict(model, arrays, version=version, face=call.face, timeout=timeout)
     if output is Format.JSON:
-        print_json(_document(answer))
+        print(json.dumps(_document(answer)))
     else:
         print(f"{answer.model}  version {answer.version}")
         print()

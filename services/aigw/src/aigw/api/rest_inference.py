@@ -96,7 +96,7 @@ class RestInference(BaseRoute):
             )
         elif path in ("/v2/health/live", "/v2/health/ready"):
             _expect(scope, "GET")
-            await send_reply(send, HttpReply(200, (), b""))
+            await send_json(send, {path.rpartition("/")[2]: True})
         elif path == "/v2/repository/index":
             _expect(scope, "POST")
             await self._repository_index(scope, receive, send)
