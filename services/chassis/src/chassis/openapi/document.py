@@ -148,15 +148,16 @@ class _Builder:
                 else:
                     schema = self._schemas.field(leaf)
                     schema.pop("description", None)
-            if parameter.rest:
-                text = f"{text} May hold slashes.".strip()
-            yield {
+            described: dict[str, Any] = {
                 "name": parameter.name,
                 "in": "path",
                 "required": True,
-                "description": text,
                 "schema": schema,
             }
+            if parameter.rest:
+                text = f"{text} May hold slashes.".strip()
+                described["x-may-hold-slashes"] = True
+            yield described | {"description": text}
 
     def _query_parameters(self, binding: Binding) -> Iterator[dict[str, Any]]:
         if binding.whole_body:

@@ -16,11 +16,12 @@ function make(tag, attributes = {}, ...children) {
 }
 
 // Comments are paragraphs with `code` in backticks.
+function inline(text) {
+  return (text || "").split(/(`[^`]+`)/).map((part) => part.startsWith("`") && part.length > 2 ? make("code", {}, part.slice(1, -1)) : part);
+}
+
 function prose(text) {
-  const paragraphs = (text || "").split(/\n\n+/).filter(Boolean).map((paragraph) =>
-    make("p", {}, paragraph.split(/(`[^`]+`)/).map((part) =>
-      part.startsWith("`") && part.length > 2 ? make("code", {}, part.slice(1, -1)) : part)));
-  return make("div", { class: "text" }, paragraphs);
+  return make("div", { class: "text" }, (text || "").split(/\n\n+/).filter(Boolean).map((paragraph) => make("p", {}, inline(paragraph))));
 }
 
 function resolve(schema) {
@@ -61,7 +62,7 @@ function tree(schema, depth = 0) {
     const inner = resolve(property);
     const item = resolve(inner.type === "array" ? inner.items : inner.additionalProperties && inner.additionalProperties !== true ? inner.additionalProperties : property);
     const head = [name, required ? make("span", { class: "required" }, " *") : "", " ", make("span", { class: "type" }, typeName(property)), " ",
-      make("span", { class: "about" }, [property.description || "", limits(inner), item.enum ? item.enum.join(" | ") : ""].filter(Boolean).join(" — "))];
+      make("span", { class: "about" }, inline([property.description || "", limits(inner), item.enum ? item.enum.join(" | ") : ""].filter(Boolean).join(" — ")))];
     if (!item.properties) return make("li", {}, head);
     const details = make("details", {}, make("summary", {}, head));
     details.addEventListener("toggle", () => { if (details.children.length === 1) details.append(tree(item, depth + 1)); }, { once: true });
@@ -99,7 +100,7 @@ function example(schema, depth = 0) {
 function input(parameter) {
   const schema = resolve(parameter.schema);
   const label = `${parameter.name} (${parameter.in})`;
-  const common = { "data-in": parameter.in, "data-name": parameter.name, "aria-label": label };
+  const common = { "data-in": parameter.in, "data-name": parameter.name, "data-slashes": parameter["x-may-hold-slashes"], "aria-label": label };
   const choices = schema.enum || (schema.type === "boolean" ? ["true", "false"] : null);
   if (choices) return make("select", common, make("option", { value: "" }, ""), choices.map((choice) => make("option", { value: choice }, choice)));
   return make("input", { ...common, type: "text", "data-list": schema.type === "array", placeholder: schema.type === "array" ? "several: separate by commas" : "" });
@@ -121,8 +122,10 @@ function requestUrl(path, inside) {
   const query = new URLSearchParams();
   for (const field of inside.querySelectorAll("[data-in]")) {
     const { in: place, name } = field.dataset;
-    if (place === "path") url = url.replace(`{${name}}`, encodeURIComponent(field.value).replaceAll("%2F", "/"));
-    else if (field.value !== "") for (const value of "list" in field.dataset ? field.value.split(",") : [field.value]) query.append(name, value.trim());
+    if (place === "path") {
+      const encoded = encodeURIComponent(field.value);
+      url = url.replace(`{${name}}`, "slashes" in field.dataset ? encoded.replaceAll("%2F", "/") : encoded);
+    } else if (field.value !== "") for (const value of "list" in field.dataset ? field.value.split(",") : [field.value]) query.append(name, value.trim());
   }
   const base = document.baseURI.replace(/\/docs.*$/, "");
   return base + url + (query.size ? `?${query}` : "");
@@ -187,7 +190,7 @@ function inside(path, method, operation) {
 
 function operationElement({ path, method, operation }) {
   const details = make("details", { class: `operation${operation.deprecated ? " deprecated" : ""}`, id: operation.operationId },
-    make("summary", {}, make("span", { class: `method ${method}` }, method.toUpperCase()), make("span", { class: "path" }, path), make("span", { class: "what" }, operation.summary)));
+    make("summary", {}, make("span", { class: `method ${method}` }, method.toUpperCase()), make("span", { class: "path" }, path), make("span", { class: "what" }, inline(operation.summary))));
   details.addEventListener("toggle", () => { if (details.children.length === 1) details.append(inside(path, method, operation)); });
   return details;
 }
