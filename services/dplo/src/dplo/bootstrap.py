@@ -1,7 +1,6 @@
 """The deployment service's only composition root; tests build it through here too."""
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -11,7 +10,6 @@ from chassis.bootstrap import Host
 from chassis.operations import Operations
 from chassis.operations.servicer import OperationsServicer
 from chassis.operations.sql import SqlOperationStore
-from chassis.settings import ChannelSettings
 from google.longrunning import operations_pb2_grpc
 from penstock.dplo.v1 import (
     cluster_service_pb2_grpc,
@@ -57,7 +55,7 @@ async def build(host: Host, settings: DploSettings) -> None:
     operation_store = SqlOperationStore(engine)
     await operation_store.prepare()
     cache = PackageCache(settings.local.state_dir / "packages")
-    gateway = AigwGateway(await host.enter(_remote(settings.gateway, "the gateway")))
+    gateway = AigwGateway(await host.enter(Remote.open(settings.gateway, "the gateway", host.telemetry)))
     controllers: list[Controller] = []
 
     def changed(name: DeploymentName) -> None:
@@ -192,22 +190,18 @@ def replica_environment(
         "MDS_REGISTRY__LABELS": json.dumps(labels, sort_keys=True),
         "MDS_DRAIN__LIMIT": f"{version.drain_timeout:g}",
     }
+    if version.server.max_batch_items:
+        environment["MDS_MODEL__MAX_ITEMS"] = str(version.server.max_batch_items)
+    if version.server.instances:
+        environment["MDS_MODEL__INSTANCES"] = str(version.server.instances)
     return {**environment, **dict(version.environment)}
-
-
-@contextlib.asynccontextmanager
-async def _remote(settings: ChannelSettings, title: str) -> AsyncIterator[Remote]:
-    remote = Remote(settings, title)
-    try:
-        yield remote
-    finally:
-        await remote.close()
 
 
 async def _packages(host: Host, settings: DploSettings, cache: PackageCache) -> PackageSource:
     if settings.packages.backend == "directory":
         return DirectoryPackages(settings.packages.directory, cache)
-    return ServicePackages(await host.enter(_remote(settings.packages, "the package service")), cache)
+    remote = await host.enter(Remote.open(settings.packages, "the package service", host.telemetry))
+    return ServicePackages(remote, cache)
 
 
 def _local_options(settings: LocalSettings) -> LocalOptions:

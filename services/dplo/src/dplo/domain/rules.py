@@ -133,6 +133,14 @@ def _check_unavailable(spec: Spec) -> list[FieldViolation]:
     if spec.strategy.max_surge is not None:
         found.append(_unavailable("rollout.max_surge", "a limit on the surge"))
     for index, version in enumerate(spec.versions):
+        if version.server.max_batch_delay is not None:
+            found.append(
+                _unavailable(f"versions[{index}].server.max_batch_delay", "an operator's batch delay")
+            )
+        if version.server.max_queue_items:
+            found.append(
+                _unavailable(f"versions[{index}].server.max_queue_items", "an operator's queue limit")
+            )
         accelerator = version.resources.accelerator
         if accelerator is not None and accelerator.kind != "nvidia-gpu":
             field = f"versions[{index}].resources.accelerator.kind"

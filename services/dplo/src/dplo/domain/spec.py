@@ -1,6 +1,7 @@
 """What is declared of a deployment, as values."""
 
 import enum
+import functools
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
@@ -76,10 +77,7 @@ class VersionSpec:
     @property
     def fingerprint(self) -> str:
         """Tells replicas that are alike from those that must be replaced: all of it but the number of replicas."""
-        content = asdict(self)
-        del content["replicas"]
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _fingerprint(self)
 
     @property
     def drain_timeout(self) -> float:
@@ -106,6 +104,15 @@ class Gate:
     max_shadow_disagreement: float | None = None
     min_requests: int = 1
     window: float = DEFAULT_GATE_WINDOW
+
+
+@functools.lru_cache(maxsize=4096)
+def _fingerprint(version: VersionSpec) -> str:
+    """Asked for at every look at every replica, so it is remembered."""
+    content = asdict(version)
+    del content["replicas"]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class FailureAction(enum.StrEnum):
