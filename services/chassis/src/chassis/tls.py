@@ -37,7 +37,7 @@ class _Certificates:
 
     def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
-        self._stamp = self._stamps()
+        self._stamp = _stamps(self._settings)
 
     def configuration(self) -> grpc.ServerCertificateConfiguration:
         """Read from the files."""
@@ -51,7 +51,7 @@ class _Certificates:
     def renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """The new configuration when a file changed; None keeps the old one."""
         try:
-            stamp = self._stamps()
+            stamp = _stamps(self._settings)
             if stamp == self._stamp:
                 return None
             configuration = self.configuration()
@@ -60,9 +60,10 @@ class _Certificates:
         self._stamp = stamp
         return configuration
 
-    def _stamps(self) -> tuple[int, ...]:
-        files = (self._settings.cert_file, self._settings.key_file, self._settings.client_ca_file)
-        return tuple(path.stat().st_mtime_ns for path in files if path is not None and path.exists())
+
+def _stamps(settings: TlsSettings) -> tuple[int, ...]:
+    files = (settings.cert_file, settings.key_file, settings.client_ca_file)
+    return tuple(path.stat().st_mtime_ns for path in files if path is not None and path.exists())
 
 
 def channel_credentials(settings: ChannelSettings) -> grpc.ChannelCredentials:
@@ -75,18 +76,36 @@ def channel_credentials(settings: ChannelSettings) -> grpc.ChannelCredentials:
 
 
 def server_context(settings: TlsSettings) -> ssl.SSLContext:
-    """The same for the REST face."""
-    assert settings.cert_file is not None
-    assert settings.key_file is not None
+    """The same for the REST face. A renewed server certificate is used from the next connection on."""
+    context = _context(settings)
+    newest = context
+    stamp = _stamps(settings)
+
+    def hello(connection: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
+        nonlocal newest, stamp
+        now = _stamps(settings)
+        if now != stamp:
+            try:
+                newest = _context(settings)
+            except errors.InvalidArgument:
+                return  # half-written files: look again at the next connection
+            stamp = now
+        connection.context = newest
+
+    context.sni_callback = hello  # called without a server name, too
+    return context
+
+
+def _context(settings: TlsSettings) -> ssl.SSLContext:
+    cert, key, authority = settings.cert_file, settings.key_file, settings.client_ca_file
+    assert cert is not None
+    assert key is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load(
-        lambda: context.load_cert_chain(str(settings.cert_file), str(settings.key_file)), settings.cert_file
-    )
-    if settings.client_ca_file is not None:
-        path = settings.client_ca_file
+    _load(lambda: context.load_cert_chain(cert, key), cert)
+    if authority is not None:
         context.verify_mode = ssl.CERT_REQUIRED
-        _load(lambda: context.load_verify_locations(str(path)), path)
+        _load(lambda: context.load_verify_locations(authority), authority)
     return context
 
 
