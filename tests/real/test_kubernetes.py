@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -61,7 +60,11 @@ async def test_two_managers_of_one_field_conflict_until_one_forces(client: Async
 
 
 async def test_a_pod_of_a_deployment_pulls_our_image_runs_and_answers(
-    client: AsyncClient, web_image: str, repository: str
+    client: AsyncClient,
+    kubernetes: Kubernetes,
+    kubernetes_namespace: str,
+    web_image: str,
+    repository: str,
 ) -> None:
     labels = {"app": "web"}
     container = Container(
@@ -84,7 +87,8 @@ async def test_a_pod_of_a_deployment_pulls_our_image_runs_and_answers(
     pods = [pod async for pod in client.list(Pod, labels=labels)]
     assert [pod.status.phase for pod in pods] == ["Running", "Running"]
     for pod in pods:
-        assert await asyncio.to_thread(fetch, f"http://{pod.status.podIP}:{PORT}/") == repository
+        page = f"/api/v1/namespaces/{kubernetes_namespace}/pods/{pod.metadata.name}:{PORT}/proxy/"
+        assert await asyncio.to_thread(kubernetes.kubectl, "get", "--raw", page) == repository
         assert repository in pod.status.containerStatuses[0].imageID
 
 
@@ -99,8 +103,3 @@ async def test_what_a_container_prints_is_read_back_as_its_log(client: AsyncClie
 
 async def succeeded(client: AsyncClient, name: str) -> bool:
     return (await client.get(Pod, name)).status.phase == "Succeeded"
-
-
-def fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return str(answer.read().decode())

@@ -87,6 +87,8 @@ def _start(
         server = stack.enter_context(running(f"consul-{name}", command, folder, patience=3))
         members.append(ConsulMember(f"127.0.0.1:{own['http']}", name, f"127.0.0.1:{own['server']}", server))
     for member in members:
+        member.server.wait_until_listening(int(member.address.rpartition(":")[2]))
+    for member in members:
         member.server.wait_until("part of a cluster with a leader", partial(_serves, member, len(members)))
     return members
 

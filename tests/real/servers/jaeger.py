@@ -61,5 +61,7 @@ def jaeger(folder: Path) -> Iterator[Jaeger]:
     )
     health = f"http://127.0.0.1:{ports['admin.http']}/"
     with running("jaeger", command, folder, env={"SPAN_STORAGE_TYPE": "memory"}, patience=3) as server:
+        for port in ports.values():
+            server.wait_until_listening(port)
         server.wait_until("ready", lambda: urllib.request.urlopen(health, timeout=2).status == 200)
         yield found

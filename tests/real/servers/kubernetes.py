@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.real.servers import node
 from tests.real.servers.kubeconfig import kubeconfig
-from tests.real.servers.process import Server, accepts, free_port, program, run, running
+from tests.real.servers.process import Server, free_port, program, run, running
 
 ADMIN = "penstock-admin"
 _USERS = {
@@ -102,7 +102,7 @@ def _start_etcd(folder: Path, stack: ExitStack) -> int:
     }
     command = [program("etcd"), *(f"--{key}={value}" for key, value in urls.items())]
     etcd = stack.enter_context(running("etcd", command, folder))
-    etcd.wait_until("listening", lambda: accepts(client))
+    etcd.wait_until_listening(client)
     return client
 
 
@@ -144,7 +144,8 @@ def _start_api_server(plane: _ControlPlane, etcd_port: int, stack: ExitStack) ->
     command = [program("kubernetes", "kube-apiserver"), *(f"--{k}={v}" for k, v in flags.items())]
     server = stack.enter_context(running("kube-apiserver", command, plane.folder))
     certificate = plane.folder / "certificates" / "apiserver.crt"
-    server.wait_until("listening", lambda: certificate.exists() and accepts(plane.port), 120)
+    server.wait_until("certified", certificate.exists, 120)
+    server.wait_until_listening(plane.port, 120)
     admin = Kubernetes(plane.kubeconfig(ADMIN))
     server.wait_until("ready", lambda: admin.kubectl("get", "--raw", "/readyz") == "ok", 120)
     return server
@@ -169,4 +170,4 @@ def _start_controller(plane: _ControlPlane, name: str, user: str, stack: ExitSta
             "--use-service-account-credentials=true",
         ]
     server = stack.enter_context(running(name, [program("kubernetes", name), *options], plane.folder))
-    server.wait_until("listening", lambda: accepts(port), 60)
+    server.wait_until_listening(port)

@@ -58,5 +58,6 @@ def postgresql(folder: Path) -> Iterator[PostgreSQL]:
     psql = [program("postgresql", "psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "penstock"]
     # SIGINT is its "fast" shutdown: clients are disconnected instead of waited for.
     with running("postgresql", command, folder, user=user, stop_signal=signal.SIGINT) as server:
+        server.wait_until_listening(port)
         server.wait_until("answering", lambda: bool(run([*psql, "-c", "SELECT 1", "postgres"])))
         yield PostgreSQL(f"postgresql://penstock@127.0.0.1:{port}/postgres")

@@ -97,6 +97,17 @@ class Server:
                 raise self.failure(f"not {what} after {timeout:.0f} s{problem}")
             time.sleep(_POLL)
 
+    def wait_until_listening(self, port: int, timeout: float = 60.0) -> None:
+        """Wait until this very server listens on a port; another that has the port does not count."""
+        self.wait_until(f"listening on port {port}", lambda: self._listens(port), timeout)
+
+    def _listens(self, port: int) -> bool:
+        sockets = {f"socket:[{inode}]" for inode in _listening(port)}
+        for folder in Path("/proc").glob("[0-9]*/fd"):
+            if _group(int(folder.parent.name)) == self._process.pid and sockets & _open_files(folder):
+                return True
+        return False
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the server itself, for tests of outages."""
         self._process.send_signal(number)
@@ -107,8 +118,9 @@ class Server:
             self._process.send_signal(self._stop_signal)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
-        _kill_group(self._process.pid)
-        self._process.wait(patience)
+            self._process.kill()
+        self._process.wait()
+        _kill_group(self._process.pid, patience=10)
 
 
 @contextmanager
@@ -153,12 +165,6 @@ def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, 
     return done.stdout
 
 
-def accepts(port: int, host: str = "127.0.0.1") -> bool:
-    """Tell whether somebody accepts TCP connections there."""
-    with socket.create_connection((host, port), timeout=2):
-        return True
-
-
 def left_behind(*, of_dead_owners: bool = False) -> list[int]:
     """Return processes that carry our mark: of this process, or of owners that are no longer there."""
     mine = _identity(os.getpid())
@@ -187,11 +193,36 @@ def reap(*, of_dead_owners: bool = False, timeout: float = 10.0) -> list[int]:
     return found
 
 
-def _kill_group(leader: int) -> None:
+def _listening(port: int) -> list[str]:
+    """Return the inodes of the sockets that listen on a TCP port (state 0A of proc(5)'s net/tcp)."""
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()
+    ]
+    return [fields[9] for fields in lines if fields[3] == "0A" and fields[1].endswith(f":{port:04X}")]
+
+
+def _group(pid: int) -> int:
     try:
-        os.killpg(leader, signal.SIGKILL)
+        return os.getpgid(pid)
     except ProcessLookupError:
-        return
+        return 0
+
+
+def _open_files(folder: Path) -> set[str]:
+    """Return what the descriptors of a process point at; nothing for one that has ended or is not ours."""
+    try:
+        return {os.readlink(descriptor) for descriptor in folder.iterdir()}
+    except OSError:
+        return set()
+
+
+def _kill_group(leader: int, patience: float) -> None:
+    """Kill what is left of a process group and wait until it is gone."""
+    deadline = time.monotonic() + patience
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(leader, signal.SIGKILL)
+            time.sleep(0.01)
 
 
 def _owner(pid: int) -> str:

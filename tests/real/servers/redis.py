@@ -39,5 +39,6 @@ def redis(folder: Path) -> Iterator[Redis]:
     ]
     cli = [program("redis", "redis-cli"), "-p", str(port)]
     with running("redis", [program("redis", "redis-server"), *options], folder) as server:
+        server.wait_until_listening(port)
         server.wait_until("answering", lambda: run([*cli, "PING"]).strip() == "PONG")
         yield Redis(f"redis://127.0.0.1:{port}/0")

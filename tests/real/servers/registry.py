@@ -64,6 +64,7 @@ def registry(folder: Path) -> Iterator[Registry]:
     path.write_text(json.dumps(config))
     found = Registry(f"http://127.0.0.1:{port}")
     with running("registry", [program("registry", "docker-registry"), "serve", path], folder) as server:
+        server.wait_until_listening(port)
         server.wait_until(
             "serving", lambda: urllib.request.urlopen(found.url + "/v2/", timeout=2).status == 200
         )

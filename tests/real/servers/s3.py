@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.real.servers.process import accepts, free_port, program, running
+from tests.real.servers.process import free_port, program, running
 
 
 @dataclass(frozen=True)
@@ -39,5 +39,5 @@ def s3(folder: Path) -> Iterator[S3]:
     account = ["--access", found.access_key, "--secret", found.secret_key, "--region", found.region]
     command = [program("versitygw"), "--port", f"127.0.0.1:{port}", *account, "posix", str(content)]
     with running("s3", command, folder) as server:
-        server.wait_until("listening", lambda: accepts(port))
+        server.wait_until_listening(port)
         yield found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from socket import gethostname
 
-from tests.real.servers.process import Server, accepts, free_port, program, run, running
+from tests.real.servers.process import Server, free_port, program, run, running
 
 NODES = ("n1", "n2")
 
@@ -43,11 +43,12 @@ def slurm(folder: Path, nodes: Sequence[str] = NODES) -> Iterator[Slurm]:
     with ExitStack() as stack:
         _start_munge(folder, stack)
         server = stack.enter_context(_daemon("slurmctld", ["-D", "-i", "-f", str(conf)], folder))
-        server.wait_until("listening", lambda: accepts(controller))
+        server.wait_until_listening(controller)
         for node in nodes:
             (folder / f"spool-{node}").mkdir()
             # In a process namespace of its own, so that the jobs of a node end with it.
-            stack.enter_context(_daemon("slurmd", ["-D", "-N", node, "-f", str(conf)], folder, node))
+            daemon = stack.enter_context(_daemon("slurmd", ["-D", "-N", node, "-f", str(conf)], folder, node))
+            daemon.wait_until_listening(ports[node])
         server.wait_until("serving idle nodes", lambda: _idle(found) == len(nodes))
         yield found
 
