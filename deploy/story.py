@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,19 @@ from rich.text import Text
 
 T = TypeVar("T")
 _PATIENCE = 10.0
+_WIDTH = 140
+
+
+@dataclass(frozen=True)
+class Check:
+    """A number, and what it must be."""
+
+    what: str
+    expected: str
+    found: str
+    ok: bool
+    key: bool
+    """Whether the summary shows it also when it is right."""
 
 
 class Story:
@@ -24,10 +38,12 @@ class Story:
 
     def __init__(self, steps: int) -> None:
         self._console = Console(highlight=False)
+        if not self._console.is_terminal:
+            self._console = Console(highlight=False, width=_WIDTH)
         self._steps = steps
         self._step = 0
         self._begun = time.monotonic()
-        self._checks: list[tuple[str, str, str, bool]] = []
+        self._checks: list[Check] = []
         self._status = self._console.status("")
         if self._console.is_terminal:
             self._status.start()
@@ -47,17 +63,19 @@ class Story:
 
     def event(self, response: deployment_service_pb2.WatchDeploymentResponse) -> None:
         """Something that happened to the deployment."""
-        if response.HasField("event"):
+        if deployment_view.is_step(response):
             self.say(deployment_view.event_line(response.event).strip())
 
     def show(self, what: RenderableType) -> None:
         """A table or a tree."""
         self._console.print(Padding(what, (0, 0, 0, 6)))
 
-    def check(self, what: str, *, expected: object, found: object, ok: bool | None = None) -> None:
+    def check(
+        self, what: str, *, expected: object, found: object, ok: bool | None = None, key: bool = False
+    ) -> None:
         """Compares a number with what it must be; equal unless `ok` says so by another rule."""
         right = str(expected) == str(found) if ok is None else ok
-        self._checks.append((what, str(expected), str(found), right))
+        self._checks.append(Check(what, str(expected), str(found), right, key))
         mark = Text("ok   ", "green") if right else Text("WRONG", "bold red")
         tail = "" if right else f", expected {expected}"
         self._console.print(Text("      ") + mark + Text(f" {what}: {found}{tail}"), soft_wrap=True)
@@ -81,14 +99,14 @@ class Story:
     def summary(self) -> int:
         """What was checked and how it came out; the exit code."""
         self._status.stop()
-        wrong = [check for check in self._checks if not check[3]]
-        grid = Table(title="what was checked", title_justify="left", box=None, pad_edge=False)
-        for column in ("", "what", "expected", "found"):
+        wrong = [check for check in self._checks if not check.ok]
+        grid = Table(box=None, pad_edge=False)
+        for column in ("", "what was checked", "expected", "found"):
             grid.add_column(column, overflow="fold")
-        for what, expected, found, ok in self._checks:
-            grid.add_row(
-                Text("ok", "green") if ok else Text("WRONG", "bold red"), what, expected, Text(found)
-            )
+        for check in self._checks:
+            if check.key or not check.ok:
+                mark = Text("ok", "green") if check.ok else Text("WRONG", "bold red")
+                grid.add_row(mark, check.what, check.expected, Text(check.found))
         self._console.print()
         self._console.print(grid)
         seconds = time.monotonic() - self._begun

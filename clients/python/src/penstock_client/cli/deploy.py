@@ -282,7 +282,7 @@ def _following(doing: str, *, wait: bool) -> Iterator[OnChange | None]:
     with console.status(doing) as line:
 
         def on_change(response: deployment_service_pb2.WatchDeploymentResponse) -> None:
-            if response.HasField("event"):
+            if view.is_step(response):
                 console.print(view.event_line(response.event), markup=False, highlight=False)
             progress = response.deployment.rollout_progress
             if progress.message:

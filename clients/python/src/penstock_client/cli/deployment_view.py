@@ -89,6 +89,12 @@ def show(deployment: deployment_pb2.Deployment) -> None:
         table(["not so", "since", "why"], [(c.type, age(c.last_transition_time), c.message) for c in wrong])
 
 
+def is_step(response: deployment_service_pb2.WatchDeploymentResponse) -> bool:
+    """Whether a response tells of something done, and not of a condition that follows from it."""
+    kind = deployment_service_pb2.DEPLOYMENT_EVENT_TYPE_CONDITION_CHANGED
+    return response.HasField("event") and response.event.type != kind
+
+
 def event_line(event: deployment_service_pb2.DeploymentEvent) -> str:
     """One event in one line."""
     at = event.event_time.ToDatetime().strftime("%H:%M:%S")
