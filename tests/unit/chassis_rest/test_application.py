@@ -569,6 +569,18 @@ async def test_the_application_can_be_mounted_below_a_path(rest_client: Any, boo
     ] == "/v1/nothing"
 
 
+async def test_the_path_template_is_left_for_middleware(rest_client: Any, bookstore_harness: Any) -> None:
+    seen: list[dict[str, Any]] = []
+    inner = rest_client().app
+
+    async def middleware(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        seen.append(scope)
+        await inner(scope, receive, send)
+
+    await bookstore_harness.AsgiClient(middleware).send("GET", "/v1/shelves/1/books/2/3")
+    assert seen[0]["penstock.route"] == "/v1/{name=shelves/*/books/**}"
+
+
 async def test_the_peer_is_the_http_client(rest_client: Any, bookstore_contract: Any) -> None:
     peers: list[str] = []
 

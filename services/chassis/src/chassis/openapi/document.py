@@ -233,8 +233,8 @@ class _Builder:
         }
         return {
             "description": (
-                "A stream of answers. As newline-delimited JSON, a failure on the way is a last line with the "
-                "one member `error`; as server-sent events, it is an event named `error`."
+                "A stream of answers. As newline-delimited JSON, a failure on the way is a last line "
+                "with the one member `error`; as server-sent events, it is an event named `error`."
             ),
             "content": {
                 media.NDJSON: {"schema": {"anyOf": [schema, failure]}},

@@ -27,6 +27,7 @@ from chassis.rest.router import Match, Router
 from chassis.rest.transcoder import Incoming, Transcoder
 
 _log = logging.getLogger(__name__)
+ROUTE = "penstock.route"  # scope key: the path template found, for the metrics and spans of middleware
 _NOT_YET = b"\0not yet"  # compared by identity; no message
 _GRACE = 0.05  # seconds that the first message may follow the initial metadata by and still come with it
 
@@ -130,6 +131,7 @@ class Application:
     async def _answer(self, scope: Scope, inbound: Inbound, exchange: _Exchange) -> None:
         match = self._route(scope)
         binding, transcoder = match.target.binding, match.target.transcoder
+        scope[ROUTE] = binding.template.text
         offered = self._negotiate(scope, binding)
         content_type = headers.find(scope["headers"], b"content-type") or ""
         encoding = headers.find(scope["headers"], b"content-encoding") or "identity"

@@ -30,18 +30,13 @@ class Metadatum(NamedTuple):
 class Context(grpc.aio.ServicerContext[Any, Any]):
     """The context of one call.
 
-    ``requests`` is there for client-streaming calls, ``write`` for the streaming ones.
+    ``requests`` is set for client-streaming calls, ``writer`` for server-streaming ones.
     """
 
-    def __init__(
-        self,
-        call: Call,
-        requests: AsyncIterator[Any] | None = None,
-        write: Callable[[Any], Awaitable[None]] | None = None,
-    ) -> None:
-        self._call = call
-        self._requests = requests
-        self._write = write
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.requests: AsyncIterator[Any] | None = None
+        self.writer: Callable[[Any], Awaitable[None]] | None = None
         self._metadata = tuple(Metadatum(key, value) for key, value in call.metadata)
         self._code: grpc.StatusCode | None = None
         self._details = ""
@@ -55,15 +50,15 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
 
     async def read(self) -> Any:
         """The next request, or `grpc.aio.EOF`."""
-        if self._requests is None:
+        if self.requests is None:
             raise grpc.aio.UsageError("only a client-streaming method may read")
-        return await anext(self._requests, grpc.aio.EOF)
+        return await anext(self.requests, grpc.aio.EOF)
 
     async def write(self, message: Any) -> None:
         """Send one response of a streaming method."""
-        if self._write is None:
+        if self.writer is None:
             raise grpc.aio.UsageError("only a server-streaming method may write")
-        await self._write(message)
+        await self.writer(message)
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """Send initial metadata now, ahead of the first response."""
@@ -71,10 +66,10 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
 
     def note_initial(self, initial_metadata: Any) -> None:
         """The same for synchronous handlers."""
-        if self._call.started.is_set():
+        if self.call.started.is_set():
             raise grpc.aio.UsageError("initial metadata was sent already")
-        self._call.initial.extend((key, value) for key, value in initial_metadata or ())
-        self._call.started.set()
+        self.call.initial.extend((key, value) for key, value in initial_metadata or ())
+        self.call.started.set()
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         """End the call with an error; always raises."""
@@ -133,7 +128,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
 
     def peer(self) -> str:
         """The HTTP client, as gRPC writes addresses: ``ipv4:127.0.0.1:5000``."""
-        return self._call.peer
+        return self.call.peer
 
     def peer_identities(self) -> Sequence[bytes] | None:
         """None: the HTTP server verifies no client certificates for us."""
@@ -149,7 +144,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
 
     def time_remaining(self) -> float | None:  # type: ignore[override]
         """Seconds to the deadline, never below zero; None when there is none."""
-        return None if self._call.deadline is None else max(0.0, self._call.deadline - time.monotonic())
+        return None if self.call.deadline is None else max(0.0, self.call.deadline - time.monotonic())
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Call back once when the call ends."""
@@ -179,7 +174,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         if self._done:
             return
         self._done = True
-        self._call.trailing.extend((key, value) for key, value in self._trailing)
+        self.call.trailing.extend((key, value) for key, value in self._trailing)
         for callback in self._callbacks:
             callback(self)
 
@@ -210,7 +205,7 @@ class SyncContext(grpc.ServicerContext):
 
     def send_initial_metadata(self, initial_metadata: Any) -> None:
         """Send initial metadata with the first response."""
-        self._context._call.initial.extend((key, value) for key, value in initial_metadata or ())
+        self._context.call.initial.extend((key, value) for key, value in initial_metadata or ())
 
     def is_active(self) -> bool:
         """Whether an answer is still wanted."""

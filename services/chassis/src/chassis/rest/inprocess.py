@@ -141,7 +141,7 @@ def _request(handler: Any, payload: Payload, context: Context) -> Any:
             yield _deserialise(handler, item)
 
     requests = each()
-    context._requests = requests
+    context.requests = requests
     return requests
 
 
@@ -190,7 +190,7 @@ async def _written(
 ) -> AsyncGenerator[Any, None]:
     """The responses of a handler that writes them to its context."""
     queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=1)
-    context._write = queue.put
+    context.writer = queue.put
 
     async def run() -> None:
         try:
@@ -198,7 +198,7 @@ async def _written(
         finally:
             await queue.put(_END)
 
-    task = asyncio.create_task(run(), name=f"rest {context._call.method}")
+    task = asyncio.create_task(run(), name=f"rest {context.call.method}")
     try:
         while (response := await queue.get()) is not _END:
             yield response
