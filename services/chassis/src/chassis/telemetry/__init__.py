@@ -8,6 +8,7 @@ flag.
 import asyncio
 import logging
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry import trace
@@ -22,13 +23,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NoOpTracerProvider, Span, SpanKind, Tracer
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from chassis.clock import Clock, SystemClock
 from chassis.settings import TelemetrySettings
 from chassis.telemetry import metrics as instruments
 from chassis.telemetry import propagation
-from chassis.telemetry.bridge import BridgingExporter, SdkCollector
+from chassis.telemetry.bridge import BridgingExporter, EverythingCollector
 from chassis.telemetry.logs import Logger, OtlpHandler, get_logger
 from chassis.telemetry.spans import ConsoleExporter, JsonLinesExporter, span_file
 
@@ -49,28 +51,32 @@ class Telemetry:
         version: str,
         *,
         tracer_provider: trace.TracerProvider | None = None,
-        meter_provider: MeterProvider | None = None,
-        clock: Clock | None = None,
+        registry: CollectorRegistry | None = None,
+        metric_readers: Sequence[MetricReader] = (),
+        resource: Resource | None = None,
     ) -> None:
         self.name = name
         self.version = version
         self.tracing = tracer_provider is not None
         self._tracer_provider = tracer_provider or NoOpTracerProvider()
         self.tracer: Tracer = self._tracer_provider.get_tracer("penstock." + name, version)
-        self.registry = instruments.process_registry()
+        self.registry = registry or instruments.process_registry()
         self.rpc_server = instruments.RpcMetrics(self.registry, "server")
         self.rpc_client = instruments.RpcMetrics(self.registry, "client")
         self.http = instruments.HttpMetrics(self.registry)
         self.unexpected = instruments.error_counter(self.registry)
         self.logger = get_logger("penstock." + name)
-        self._clock = clock or SystemClock()
         self._closers: list[Any] = []
-        self._scrape = InMemoryMetricReader()
-        self.meter_provider = meter_provider or MeterProvider(
-            metric_readers=[self._scrape], shutdown_on_exit=False
+        self._handlers: list[logging.Handler] = []
+        scrape = InMemoryMetricReader()
+        self.meter_provider = MeterProvider(
+            metric_readers=[scrape, *metric_readers],
+            resource=resource or Resource.get_empty(),
+            shutdown_on_exit=False,
         )
-        self.registry.register(SdkCollector(self._scrape))
         self.meter: Meter = self.meter_provider.get_meter("penstock." + name, version)
+        self._exposed = CollectorRegistry()
+        self._exposed.register(EverythingCollector(self.registry, scrape))
 
     def start_server_span(self, name: str, traceparent: str | None, tracestate: str | None) -> Span:
         """A server span as child of the remote caller. The caller's sampling decision wins."""
@@ -84,7 +90,7 @@ class Telemetry:
     def scrape(self, accept: str = "") -> tuple[bytes, str]:
         """The Prometheus exposition and its content type, in the format the scraper accepts."""
         encoder, content_type = choose_encoder(accept)
-        return encoder(self.registry), content_type
+        return encoder(self._exposed), content_type
 
     async def flush(self, timeout: float = 5.0) -> None:
         """Sends what is buffered. Runs in threads, as the exporters block."""
@@ -95,28 +101,31 @@ class Telemetry:
     async def shutdown(self, timeout: float = 5.0) -> None:
         """Flushes and closes; nothing is exported after it."""
         await self.flush(timeout)
-        for handler in [h for h in logging.getLogger().handlers if isinstance(h, OtlpHandler)]:
-            if handler in self._closers:
-                logging.getLogger().removeHandler(handler)
+        for handler in self._handlers:
+            logging.getLogger().removeHandler(handler)
         providers = [self._tracer_provider, self.meter_provider, *self._closers]
         stops = [p.shutdown for p in providers if hasattr(p, "shutdown")]
         await asyncio.gather(*(asyncio.to_thread(stop) for stop in stops))
 
-    def add_closer(self, closer: Any) -> None:
-        """Something with `force_flush` and `shutdown` that ends with this telemetry."""
-        self._closers.append(closer)
-
-    @property
-    def scrape_reader(self) -> InMemoryMetricReader:
-        """The reader behind `/metrics`."""
-        return self._scrape
+    def send_logs(self, handler: logging.Handler, provider: LoggerProvider) -> None:
+        """Sends the process's logs through a handler and its provider for as long as this telemetry lives."""
+        self._handlers.append(handler)
+        self._closers.append(provider)
+        logging.getLogger().addHandler(handler)
 
 
 async def _within(flush: Any, timeout: float) -> None:
     await asyncio.to_thread(flush, int(timeout * 1000))
 
 
-def create(settings: TelemetrySettings, name: str, version: str, *, instance_id: str = "") -> Telemetry:
+def create(
+    settings: TelemetrySettings,
+    name: str,
+    version: str,
+    *,
+    instance_id: str = "",
+    clock: Clock | None = None,
+) -> Telemetry:
     """Telemetry as the settings say."""
     resource = Resource.create(
         {
@@ -138,9 +147,19 @@ def create(settings: TelemetrySettings, name: str, version: str, *, instance_id:
     tracer_provider.add_span_processor(
         BatchSpanProcessor(_span_exporter(settings, name), schedule_delay_millis=delay)
     )
-    telemetry = Telemetry(name, version, tracer_provider=tracer_provider)
-    if settings.exporter == "otlp":
-        _send_metrics_and_logs(settings, telemetry, resource)
+    if settings.exporter != "otlp":
+        return Telemetry(name, version, tracer_provider=tracer_provider)
+    registry = instruments.process_registry()
+    telemetry = Telemetry(
+        name,
+        version,
+        tracer_provider=tracer_provider,
+        registry=registry,
+        metric_readers=[_metric_sender(settings, registry, resource)],
+        resource=resource,
+    )
+    _measure_uptime(telemetry, clock or SystemClock())
+    _send_logs(settings, telemetry, resource)
     return telemetry
 
 
@@ -155,40 +174,41 @@ def _span_exporter(settings: TelemetrySettings, name: str) -> SpanExporter:
     return OTLPSpanExporter(endpoint=settings.endpoint, headers=_headers(settings))
 
 
-def _send_metrics_and_logs(settings: TelemetrySettings, telemetry: Telemetry, resource: Resource) -> None:
+def _metric_sender(
+    settings: TelemetrySettings, registry: CollectorRegistry, resource: Resource
+) -> MetricReader:
     # Imported here because the exporters cost 100 ms of start-up that `off` and `file` need not pay.
-    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
-    headers = _headers(settings)
-    exporter = BridgingExporter(
-        OTLPMetricExporter(endpoint=settings.endpoint, headers=headers), telemetry.registry, resource
+    exporter = OTLPMetricExporter(endpoint=settings.endpoint, headers=_headers(settings))
+    return PeriodicExportingMetricReader(
+        BridgingExporter(exporter, registry, resource),
+        export_interval_millis=settings.metrics_interval * 1000,
     )
-    reader: MetricReader = PeriodicExportingMetricReader(
-        exporter, export_interval_millis=settings.metrics_interval * 1000
-    )
-    provider = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
-    started = telemetry._clock.monotonic()
-    # The reader exports nothing while nothing is measured, and the bridged metrics ride on its exports.
-    provider.get_meter("chassis").create_observable_gauge(
+
+
+def _measure_uptime(telemetry: Telemetry, clock: Clock) -> None:
+    """Besides being worth knowing: a reader exports nothing while no instrument of the SDK's is there."""
+    started = clock.monotonic()
+
+    def uptime(options: CallbackOptions) -> list[Observation]:
+        return [Observation(clock.monotonic() - started)]
+
+    telemetry.meter.create_observable_gauge(
         "process.uptime",
-        callbacks=[lambda options: _uptime(options, telemetry._clock.monotonic() - started)],
+        callbacks=[uptime],
         unit="s",
         description="The time the process has been running.",
     )
-    telemetry.add_closer(provider)
-    logs = LoggerProvider(resource=resource, shutdown_on_exit=False)
-    logs.add_log_record_processor(
-        BatchLogRecordProcessor(OTLPLogExporter(endpoint=settings.endpoint, headers=headers))
-    )
-    telemetry.add_closer(logs)
-    handler = OtlpHandler(logs)
-    telemetry.add_closer(handler)
-    logging.getLogger().addHandler(handler)
 
 
-def _uptime(options: CallbackOptions, seconds: float) -> list[Observation]:
-    return [Observation(seconds)]
+def _send_logs(settings: TelemetrySettings, telemetry: Telemetry, resource: Resource) -> None:
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+
+    exporter = OTLPLogExporter(endpoint=settings.endpoint, headers=_headers(settings))
+    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+    telemetry.send_logs(OtlpHandler(provider), provider)
 
 
 def _headers(settings: TelemetrySettings) -> dict[str, str]:

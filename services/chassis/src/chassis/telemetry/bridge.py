@@ -42,10 +42,11 @@ _UNITS = {"s": "seconds", "ms": "milliseconds", "By": "bytes", "1": ""}
 _INVALID = re.compile(r"[^a-zA-Z0-9_]")
 
 
-class SdkCollector(Collector):
-    """Shows the instruments of an SDK meter provider in a Prometheus registry."""
+class EverythingCollector(Collector):
+    """What `/metrics` shows: a Prometheus registry and the instruments of an SDK meter provider."""
 
-    def __init__(self, reader: InMemoryMetricReader) -> None:
+    def __init__(self, registry: CollectorRegistry, reader: InMemoryMetricReader) -> None:
+        self._registry = registry
         self._reader = reader
 
     def describe(self) -> Iterable[Metric]:
@@ -54,6 +55,7 @@ class SdkCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The families of everything measured so far."""
+        yield from self._registry.collect()
         data = self._reader.get_metrics_data()
         if data is None:
             return
@@ -71,7 +73,6 @@ class BridgingExporter(MetricExporter):
         exporter: MetricExporter,
         registry: CollectorRegistry,
         resource: Resource,
-        skip: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(
             preferred_temporality=exporter._preferred_temporality,
@@ -80,7 +81,6 @@ class BridgingExporter(MetricExporter):
         self._exporter = exporter
         self._registry = registry
         self._resource = resource
-        self._skip = skip
         self._started = time.time_ns()
 
     def export(
@@ -88,14 +88,11 @@ class BridgingExporter(MetricExporter):
     ) -> MetricExportResult:
         """Sends SDK metrics and converted ones together."""
         converted = to_otel(self._registry.collect(), start=self._started, now=time.time_ns())
-        bridged = ResourceMetrics(
-            resource=self._resource,
-            scope_metrics=[ScopeMetrics(InstrumentationScope("chassis"), converted, "")],
-            schema_url="",
-        )
-        return self._exporter.export(
-            MetricsData([*metrics_data.resource_metrics, bridged]), timeout_millis=timeout_millis
-        )
+        scopes = [scope for resource in metrics_data.resource_metrics for scope in resource.scope_metrics]
+        scopes.append(ScopeMetrics(InstrumentationScope("chassis"), converted, ""))
+        # One entry: the OTLP encoder keeps only the last one of each resource.
+        everything = MetricsData([ResourceMetrics(self._resource, scopes, "")])
+        return self._exporter.export(everything, timeout_millis=timeout_millis)
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Passed on."""

@@ -105,7 +105,7 @@ class OtlpHandler(logging.Handler):
                 severity_number=_SEVERITY.get(record.levelno, SeverityNumber.UNSPECIFIED),
                 body=body,
                 attributes=attributes,
-                exception=record.exc_info[1] if record.exc_info else None,
+                exception=_exception(record),
             )
         )
 
@@ -117,6 +117,16 @@ def _body(record: logging.LogRecord) -> tuple[str, Mapping[str, Any]]:
             event.pop(known, None)
         return str(event.pop("event", "")), event
     return record.getMessage(), {}
+
+
+def _exception(record: logging.LogRecord) -> BaseException | None:
+    """structlog keeps `exc_info` in its event: an exception, a triple, or true for the current one."""
+    given = record.msg.get("exc_info") if isinstance(record.msg, Mapping) else record.exc_info
+    if given is True:
+        given = sys.exc_info()
+    if isinstance(given, tuple):
+        given = given[1]
+    return given if isinstance(given, BaseException) else None
 
 
 def _attribute(value: Any) -> Any:
