@@ -139,7 +139,7 @@ class Route(_message.Message):
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
         """Desired: the versions that answer, with their shares. At least one weight must be above 0. A call that names a
-        version goes to that version whatever its weight.
+        version goes to that version whatever its weight. At least one is needed; an update may leave them out of its mask.
         """
 
     @_builtins.property

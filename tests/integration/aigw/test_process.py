@@ -1,0 +1,52 @@
+"""`aigw run` as a process: starts alone, serves, drains, and ends with the right code."""
+
+import asyncio
+from pathlib import Path
+
+import grpc
+from chassis.testing import service_process
+from penstock.aigw.v1 import route_pb2, route_service_pb2, route_service_pb2_grpc
+
+
+def _environ(folder: Path, **more: str) -> dict[str, str]:
+    return {
+        "AIGW_STORE__PATH": str(folder / "aigw.db"),
+        "AIGW_ACCESS_LOG__PATH": str(folder / "access.log"),
+        **more,
+    }
+
+
+async def test_the_gateway_runs_alone_keeps_its_routes_over_kill_9_and_drains(tmp_path: Path) -> None:
+    request = route_service_pb2.CreateRouteRequest(
+        parent="projects/digits",
+        route_id="classifier",
+        route=route_pb2.Route(targets=[route_pb2.Target(version="1", weight=1)]),
+    )
+    async with (
+        service_process("aigw", environ=_environ(tmp_path)) as first,
+        grpc.aio.insecure_channel(first.grpc_address) as channel,
+    ):
+        await route_service_pb2_grpc.RouteServiceStub(channel).CreateRoute(request)
+        # Leaving the context kills the process without a word.
+    async with service_process("aigw", environ=_environ(tmp_path)) as second:
+        async with grpc.aio.insecure_channel(second.grpc_address) as channel:
+            stub = route_service_pb2_grpc.RouteServiceStub(channel)
+            found = await stub.ListRoutes(route_service_pb2.ListRoutesRequest(parent="projects/-"))
+            assert [route.name for route in found.routes] == ["projects/digits/routes/classifier"]
+        assert await second.stop() == 0
+
+
+async def test_wrong_settings_end_it_with_code_2_and_their_name(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.db"
+    broken.write_text("no database\n" * 100)
+    environs = [
+        (_environ(tmp_path, AIGW_STORE__BACKEND="etcd"), "AIGW_STORE__BACKEND"),
+        (_environ(tmp_path, AIGW_STORE__PATH=str(broken)), "broken.db cannot be used"),
+    ]
+
+    async def ends(environ: dict[str, str], text: str) -> None:
+        async with service_process("aigw", environ=environ, wait=False) as process:
+            assert await process.wait() == 2
+            assert text in process.log()
+
+    await asyncio.gather(*(ends(*case) for case in environs))
