@@ -15,7 +15,7 @@ from chassis.registry.registration import KeepRegistered
 from penstock.mds.v1 import model_service_pb2_grpc, package_service_pb2_grpc
 
 from mds.adapters import archive, runtimes
-from mds.adapters.code import import_serving_class
+from mds.adapters.code import forget_modules, import_serving_class
 from mds.adapters.store import open_store, spool_error, utc_now
 from mds.adapters.unpacked import unpack
 from mds.api.inference_rest import RestInference
@@ -116,7 +116,7 @@ async def _loaded_model(host: Host, settings: ModelServerSettings) -> ServedMode
             info.manifest,
             info.digest,
             folder,
-            ModelTools(runtimes.runtime, import_serving_class, host.log),
+            ModelTools(runtimes.runtime, import_serving_class, forget_modules, host.log),
             project=settings.project or None,
             batching=batching,
             execution=execution,

@@ -51,6 +51,7 @@ class ModelTools:
 
     runtime: Callable[[str], Runtime]
     import_class: Callable[[Path, str], ServingClass]
+    forget_code: Callable[[Path], None]
     log: Log
 
 
@@ -161,6 +162,7 @@ class ServedModel:
             batcher, self.batcher = self.batcher, None
             await batcher.close()
             self.instances = []
+            self._tools.forget_code(self._folder / "code")
             self.state, self.reason = State.UNLOADED, "unloaded"
 
     async def infer(self, inputs: Mapping[str, Array], items: int, deadline: float | None) -> Result:
