@@ -114,7 +114,8 @@ async def test_operations_survive_the_process(tmp_path: Path) -> None:
         assert interrupted.error is not None
 
 
-async def test_a_database_that_cannot_be_reached_is_unavailable(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "operations.db").write_bytes(b"not a database, but something else that was there" * 100)
     with pytest.raises(errors.Unavailable, match="store"):
-        async with SqlOperationStore.open(f"sqlite+aiosqlite:///{tmp_path}/no/such/folder/x.db"):
+        async with sqlite(tmp_path):
             pass
