@@ -65,7 +65,8 @@ def gateway(folder: Path, port: int, backend: str, *, name: str, environment: di
         environment={
             "AIGW_GRPC__PORT": str(port),
             "AIGW_REST__PORT": str(free_port()),
-            "AIGW_STATE_DIR": str(state),
+            "AIGW_STORE__PATH": str(state / "aigw.db"),
+            "AIGW_ACCESS_LOG__PATH": str(state / "access.log"),
             **environment,
         },
         ready=lambda: routed(address, backend),
