@@ -86,7 +86,7 @@ TOOLS: tuple[Tool, ...] = (
         "Google's linter of API contracts",
         {"api-linter": "github.com/googleapis/api-linter/v2/cmd/api-linter"},
     ),
-    GoTool("ghz", "0.93.0", "gRPC load", {"ghz": "github.com/bojand/ghz/cmd/ghz"}),
+    GoTool("ghz", "0.121.0", "gRPC load", {"ghz": "github.com/bojand/ghz/cmd/ghz"}),
     GoTool("etcd", "3.6.8", "etcd, under Kubernetes", {"etcd": "go.etcd.io/etcd/server/v3"}),
     GoTool(
         "versitygw",
