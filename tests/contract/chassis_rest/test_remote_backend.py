@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+import uvicorn
 from chassis import rest
 
 
@@ -83,6 +84,26 @@ async def test_a_client_that_goes_away_cancels_the_call_at_the_server(
     gone.set()
     await asyncio.wait_for(sending, 5)
     await asyncio.wait_for(store.cancelled.wait(), 5)
+
+
+async def test_a_closed_connection_cancels_the_call_behind_a_real_http_server(
+    both_backends: tuple[dict[str, Any], Any],
+) -> None:
+    clients, store = both_backends
+    server = uvicorn.Server(uvicorn.Config(clients["remote"].app, port=0, log_config=None, access_log=False))
+    serving = asyncio.create_task(server.serve())
+    try:
+        while not server.started:  # noqa: ASYNC110 — uvicorn has no event to wait for
+            await asyncio.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /v1/shelves/1/books:watch?count=5&gap_ms=60000 HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b"shelves/1/books/0" in await asyncio.wait_for(reader.readuntil(b"}"), 5)
+        writer.close()
+        await asyncio.wait_for(store.cancelled.wait(), 5)
+    finally:
+        server.should_exit = True
+        await serving
 
 
 async def test_messages_come_through_as_they_are_sent(both_backends: tuple[dict[str, Any], Any]) -> None:

@@ -11,6 +11,17 @@ from typing import Any
 
 import pytest
 from chassis import rest
+from hypothesis import HealthCheck, settings
+
+# The machine that runs the tests may be busy with others: no limit on time. The same examples in every run,
+# so that a red run is a change; `--hypothesis-profile=wide` looks further.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "wide", deadline=None, max_examples=3000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 BOOKSTORE = Path(__file__).parents[2] / "testdata/bookstore/harness.py"
 

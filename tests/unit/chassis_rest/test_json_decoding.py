@@ -12,7 +12,7 @@ from chassis.rest import jsontext
 from chassis.rest.decode import Decoder
 from chassis.rest.descriptors import load_pool
 from google.protobuf import json_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -202,7 +202,6 @@ everythings = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150)
 @given(value=everythings)
 def test_valid_json_means_what_json_format_says(
     bookstore_contract: Any, decode: Any, value: dict[str, Any]
@@ -214,7 +213,6 @@ def test_valid_json_means_what_json_format_says(
     )
 
 
-@settings(max_examples=150)
 @given(
     value=st.dictionaries(
         st.sampled_from(

@@ -11,7 +11,7 @@ from chassis.rest.bindings import read_bindings
 from chassis.rest.descriptors import load_pool
 from chassis.rest.query import QueryBinder
 from google.protobuf import json_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -155,7 +155,6 @@ searches = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100)
 @given(wanted=searches, plus=st.booleans())
 def test_what_is_written_into_a_query_is_what_is_read(bind: Any, wanted: dict[str, Any], plus: bool) -> None:
     query = urlencode(wanted, doseq=True) if plus else urlencode(wanted, doseq=True, quote_via=quote)

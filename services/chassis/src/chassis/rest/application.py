@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from google.rpc import status_pb2
-
-from chassis import errors, status
-from chassis.errors import Code
+from chassis import errors
 from chassis.rest import bindings, headers, media, problem
 from chassis.rest.bindings import Binding
 from chassis.rest.decode import Decoder
 from chassis.rest.descriptors import Descriptors, load_pool
 from chassis.rest.encode import Encoder
+from chassis.rest.exchange import Exchange, Send
 from chassis.rest.inbound import Inbound, Receive
 from chassis.rest.outbound import Framing, NdjsonFraming, Pump, RawFraming, SseFraming
-from chassis.rest.port import Backend, Call, Payload, RpcFailure
+from chassis.rest.port import Backend, Call, Payload
 from chassis.rest.router import Match, Router
 from chassis.rest.transcoder import Incoming, Transcoder
 
-_log = logging.getLogger(__name__)
 ROUTE = "penstock.route"  # scope key: the path template found, for the metrics and spans of middleware
 _NOT_YET = b"\0not yet"  # compared by identity; no message
 _GRACE = 0.05  # seconds that the first message may follow the initial metadata by and still come with it
 
 Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-_Headers = Iterable[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +109,7 @@ class Application:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         inbound = Inbound(receive, self._options.max_request_bytes)
-        exchange = _Exchange(self._encoder, send, head_only=scope["method"] == "HEAD")
+        exchange = Exchange(self._encoder, send, head_only=scope["method"] == "HEAD")
         try:
             await self._answer(scope, inbound, exchange)
         except asyncio.CancelledError:
@@ -128,7 +122,7 @@ class Application:
         finally:
             inbound.close()
 
-    async def _answer(self, scope: Scope, inbound: Inbound, exchange: _Exchange) -> None:
+    async def _answer(self, scope: Scope, inbound: Inbound, exchange: Exchange) -> None:
         match = self._route(scope)
         binding, transcoder = match.target.binding, match.target.transcoder
         scope[ROUTE] = binding.template.text
@@ -158,7 +152,7 @@ class Application:
             raise
 
     async def _run(
-        self, target: _Target, call: Call, payload: Payload, offered: str, exchange: _Exchange
+        self, target: _Target, call: Call, payload: Payload, offered: str, exchange: Exchange
     ) -> None:
         if target.binding.method.server_streaming:
             framing = _framing(target.binding, offered)
@@ -206,7 +200,7 @@ class Application:
         )
 
     async def _stream(
-        self, call: Call, answers: Any, transcoder: Transcoder, framing: Framing, exchange: _Exchange
+        self, call: Call, answers: Any, transcoder: Transcoder, framing: Framing, exchange: Exchange
     ) -> None:
         pump = Pump(answers, call.started, name=f"rest {call.method}")
         try:
@@ -228,7 +222,7 @@ class Application:
         finally:
             await pump.close()
 
-    async def _rest(self, pump: Pump, transcoder: Transcoder, framing: Framing, exchange: _Exchange) -> None:
+    async def _rest(self, pump: Pump, transcoder: Transcoder, framing: Framing, exchange: Exchange) -> None:
         comment = framing.idle()
         while True:
             try:
@@ -269,74 +263,6 @@ class _Requests:
         except errors.Error as error:
             self.failure = error
             raise
-
-
-class _Exchange:
-    """The answering side of one request."""
-
-    def __init__(self, encoder: Encoder, send: Send, *, head_only: bool) -> None:
-        self._encoder = encoder
-        self._send = send
-        self._head_only = head_only
-        self._framing: Framing | None = None
-        self.call: Call | None = None
-
-    async def send(self, http_status: int, content_type: str, body: bytes, extra: _Headers = ()) -> None:
-        """A whole answer."""
-        length = str(len(body)).encode()
-        await self._head(http_status, content_type, [(b"content-length", length), *extra])
-        await self._send({"type": "http.response.body", "body": b"" if self._head_only else body})
-
-    async def start(self, framing: Framing, extra: _Headers) -> None:
-        """Begin a streamed answer."""
-        await self._head(200, framing.content_type, [(b"cache-control", b"no-cache"), *extra])
-        self._framing = framing
-
-    async def chunk(self, body: bytes) -> None:
-        """A piece of a streamed answer."""
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
-
-    async def end(self) -> None:
-        """End a streamed answer."""
-        await self._send({"type": "http.response.body", "body": b""})
-
-    async def fail(self, error: Exception) -> None:
-        """Answer with the Status of an exception, inside the stream when one has begun."""
-        answer = _status_of(error)
-        body = self._encoder.status(answer)
-        if self._framing is None:
-            if isinstance(error, problem.HttpFailure):
-                http_status, extra = error.http_status, error.headers
-            else:
-                http_status, extra = Code.from_number(answer.code).http_status, ()
-            metadata = headers.from_metadata(self.call.initial, self.call.trailing) if self.call else ()
-            await self.send(http_status, media.JSON, body, [*extra, *headers.of_failure(answer), *metadata])
-        elif isinstance(self._framing, RawFraming):
-            raise ConnectionAbortedError(f"the stream of bytes broke off: {answer.message}") from error
-        else:
-            await self.chunk(self._framing.failure(body))
-            await self.end()
-
-    async def _head(self, http_status: int, content_type: str, extra: _Headers) -> None:
-        kind = content_type.encode("latin-1", "replace").replace(b"\r", b"").replace(b"\n", b"")
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": http_status,
-                "headers": [(b"content-type", kind), *extra],
-            }
-        )
-
-
-def _status_of(error: Exception) -> status_pb2.Status:
-    if isinstance(error, RpcFailure):
-        return error.status
-    if isinstance(error, problem.HttpFailure):
-        return status.to_status(error.error)
-    if isinstance(error, errors.Error):
-        return status.to_status(error)
-    _log.exception("REST transcoding failed", exc_info=error)
-    return status.to_status(status.unknown(error))
 
 
 def _framing(binding: Binding, chosen: str) -> Framing:
