@@ -90,6 +90,7 @@ class Reconciler:
         made = (plan_removal if deployment.deleting else plan)(name, deployment.rollout, seen)
         if made.forget:
             return await self._forget(deployment)
+        made = _with_attempt(deployment, made)
         outcomes = await self._act(deployment, made, seen)
         self._fault("acted")
         made = _with_failures(deployment, made, outcomes, seen)
@@ -118,7 +119,8 @@ class Reconciler:
     ) -> Deployment:
         after = self._following(before, made, seen, outcomes)
         events = tell_events(before, after, outcomes)
-        if after == replace(before, status=replace(before.status, observed_at=after.status.observed_at)):
+        same = replace(before, status=replace(before.status, observed_at=after.status.observed_at))
+        if after == same and made.rollback is None:
             return before
         revisions: list[Revision] = []
         revision = await self._history.revision(before.name, before.rollout.revision)
@@ -256,6 +258,21 @@ def _routed(before: Deployment, seen: Observed) -> Shares:
     if not seen.gateway_known:
         return before.status.shares
     return seen.route.shares if seen.route else Shares()
+
+
+def _with_attempt(deployment: Deployment, made: Plan) -> Plan:
+    """A wait that took too long is told with what was tried meanwhile: no room, no answer."""
+    attempt, ready_timeout = deployment.status.attempt, "READY_TIMEOUT"
+    if attempt is None:
+        return made
+    if made.rollback is not None and made.rollback.reason == ready_timeout:
+        text = f"{made.rollback.message}; {attempt.message}"
+        return replace(made, rollback=Failure(ready_timeout, text))
+    if made.rollout.reason == ready_timeout and deployment.rollout.reason != ready_timeout:
+        return replace(
+            made, rollout=replace(made.rollout, message=f"{made.rollout.message}; {attempt.message}")
+        )
+    return made
 
 
 def _with_failures(deployment: Deployment, made: Plan, outcomes: list[Outcome], seen: Observed) -> Plan:
