@@ -180,7 +180,8 @@ def jaeger(real_folder: Callable[[str], Path]) -> Iterator[Jaeger]:
         yield server
 
 
-def pytest_report_header() -> str | None:
-    """Say which servers are not our own."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which servers were not our own."""
     named = [name for name in existing.VARIABLES if os.environ.get(name)]
-    return f"existing servers from the environment: {', '.join(named)}" if named else None
+    if named:
+        terminalreporter.write_line(f"existing servers of the environment were used: {', '.join(named)}")
