@@ -54,6 +54,8 @@ class Endpoints(endpoint_service_pb2_grpc.EndpointServiceServicer):
             raise errors.OutOfRange("too old", reason="RESUME_TOKEN_TOO_OLD")
         if request.resume_token == "crash":
             raise KeyError("inner secret")
+        if request.resume_token == "forever":
+            await asyncio.Event().wait()
         yield pb.WatchEndpointsResponse(resume_token="2")
 
 

@@ -5,16 +5,20 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
 import httpx
 import pytest
-from chassis import errors
+from chassis import errors, status
 from chassis.bootstrap import Host, main
-from chassis.settings import DrainSettings, ListenSettings, ServiceSettings
+from chassis.settings import DrainSettings, LimitsSettings, ListenSettings, ServiceSettings
 from chassis.testing import ServiceProcess, free_port, running, service_process
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from penstock.aigw.v1 import endpoint_service_pb2 as pb
+from penstock.aigw.v1 import endpoint_service_pb2_grpc
 
 UNARY = "/test.v1.Echo/Unary"
 
@@ -78,6 +82,61 @@ async def test_a_second_signal_exits_at_once(echo_command) -> None:
             with pytest.raises(grpc.aio.AioRpcError):
                 await hanging
         assert "exiting at once" in service.log()
+
+
+async def test_watches_do_not_hold_up_the_drain(echo_service) -> None:
+    began = asyncio.get_running_loop().time()
+    async with AsyncExitStack() as after:
+        await _watch_a_service_that_ends(echo_service, after)
+    assert asyncio.get_running_loop().time() - began < 15
+
+
+async def _watch_a_service_that_ends(echo_service, after: AsyncExitStack) -> None:
+    async with running(ServiceSettings(drain=DrainSettings(limit=30)), echo_service.build) as service:
+        channel = await after.enter_async_context(grpc.aio.insecure_channel(service.grpc_address))
+        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stub = endpoint_service_pb2_grpc.EndpointServiceStub(channel)
+        watch = stub.WatchEndpoints(
+            pb.WatchEndpointsRequest(parent="projects/-/models/-", resume_token="forever")
+        )
+        assert (await watch.read()).resume_token == "1"
+        client = httpx.AsyncClient(base_url=service.rest_url, trust_env=False)
+        http = await after.enter_async_context(client)
+        path = "/v1/projects/-/models/-/endpoints:watch?resume_token=forever"
+        events = await http.send(http.build_request("GET", path), stream=True)
+        lines = events.aiter_lines()
+        assert "1" in await anext(lines)
+        rest = asyncio.create_task(_rest_of(lines))
+        ended = asyncio.create_task(_end_of(watch))
+    error = await ended
+    assert isinstance(error, errors.Unavailable)
+    assert error.reason == "DRAINING"
+    assert "shutting down" in await rest
+    await events.aclose()
+
+
+async def _rest_of(lines: AsyncIterator[str]) -> str:
+    return "".join([line async for line in lines])
+
+
+async def _end_of(call) -> errors.Error:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    return status.from_rpc_error(caught.value)
+
+
+async def test_calls_beyond_the_limit_of_the_process_are_refused_at_once(echo_service) -> None:
+    settings = ServiceSettings(limits=LimitsSettings(max_concurrent_calls=1))
+    async with running(settings, echo_service.build) as service:
+        call = service.channel.unary_unary(UNARY)
+        assert await call(b"warm") == b"warm"
+        first = asyncio.ensure_future(call(b"sleep 0.5"))
+        await asyncio.sleep(0.1)  # it is in flight: nothing outside tells so
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"second")
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await first == b"sleep 0.5"
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_there_is_nothing_to_inject_without_a_span() -> None:
 
 def test_request_metrics_become_opentelemetry_s() -> None:
     registry = CollectorRegistry()
-    metrics = RpcMetrics(registry, "server")
+    metrics = RpcMetrics(registry)
     metrics.method("/a.B/C").observe(0, 0.003)
     metrics.method("/a.B/C").observe(5, 20.0)
     Counter("things", "Things.", registry=registry).inc(3)

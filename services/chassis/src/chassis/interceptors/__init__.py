@@ -5,13 +5,14 @@ must not pay that. So the chassis applies its interceptors to the handlers of co
 they are registered: an `Interceptor` wraps a handler's behaviour once, and no chain is built per call. The
 REST face calls the same wrapped handlers in process.
 
-Order, outermost first: errors onto the wire, observation (span, metrics, log), authentication, deadline,
-validation, then the servicer.
+Order, outermost first: errors onto the wire, observation (span, metrics, log), drain, authentication,
+deadline, validation, then the servicer.
 """
 
 from chassis.interceptors.authentication import AuthenticationInterceptor
 from chassis.interceptors.chain import Behaviour, Interceptor, MethodInfo, intercepted
 from chassis.interceptors.deadline import DeadlineInterceptor
+from chassis.interceptors.drain import DrainInterceptor
 from chassis.interceptors.errors import ErrorInterceptor
 from chassis.interceptors.observation import ObservationInterceptor
 from chassis.interceptors.validation import ValidationInterceptor
@@ -20,6 +21,7 @@ __all__ = [
     "AuthenticationInterceptor",
     "Behaviour",
     "DeadlineInterceptor",
+    "DrainInterceptor",
     "ErrorInterceptor",
     "Interceptor",
     "MethodInfo",

@@ -14,6 +14,7 @@ from chassis.host import Host
 from chassis.interceptors import (
     AuthenticationInterceptor,
     DeadlineInterceptor,
+    DrainInterceptor,
     ErrorInterceptor,
     Interceptor,
     ObservationInterceptor,
@@ -45,11 +46,12 @@ def server_options(limits: LimitsSettings) -> list[tuple[str, Any]]:
     ]
 
 
-def control_interceptors(host: Host) -> tuple[Interceptor, ...]:
+def control_interceptors(host: Host, drain: DrainInterceptor) -> tuple[Interceptor, ...]:
     """What every control-plane call passes through, outermost first."""
     return (
         ErrorInterceptor(),
         ObservationInterceptor(host.telemetry),
+        drain,
         AuthenticationInterceptor(host.authenticator),
         DeadlineInterceptor(host.settings.limits.default_deadline),
         ValidationInterceptor(),
@@ -68,7 +70,8 @@ class GrpcFace:
         )
         self._health = health.aio.HealthServicer()
         self._health_changes: set[asyncio.Task[None]] = set()
-        registration = Registration(control_interceptors(host))
+        self._drain = DrainInterceptor()
+        registration = Registration(control_interceptors(host, self._drain))
         for item in host.servicers:
             item.add(item.servicer, registration)
         self.handlers = dict(registration.handlers)
@@ -103,13 +106,18 @@ class GrpcFace:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace: float) -> None:
-        """Takes no new calls, lets those in flight finish for `grace` seconds, then cancels them."""
+        """Takes no new calls, lets those in flight finish for `grace` seconds, then cancels them.
+
+        Ends watches on both faces, as the REST face calls the same handlers.
+        """
+        self._drain.end_watches()
         await self._server.stop(grace)
 
     def _infrastructure(self, host: Host) -> dict[str, dict[str, Any]]:
         plain: Sequence[Interceptor] = (
             ErrorInterceptor(),
             ObservationInterceptor(host.telemetry),
+            self._drain,
             AuthenticationInterceptor(host.authenticator),
         )
         registration: Any = Registration(plain)

@@ -42,7 +42,7 @@ class Telemetry:
 
     `tracing` says whether spans are made; `tracer`, `meter` and `logger` are for the service's own use;
     `registry` holds Prometheus instruments (use it directly where a few microseconds matter); `rpc_server`,
-    `rpc_client` and `http` are the chassis's own instruments.
+     and `http` are the chassis's own instruments.
     """
 
     def __init__(
@@ -61,8 +61,7 @@ class Telemetry:
         self._tracer_provider = tracer_provider or NoOpTracerProvider()
         self.tracer: Tracer = self._tracer_provider.get_tracer("penstock." + name, version)
         self.registry = registry or instruments.process_registry()
-        self.rpc_server = instruments.RpcMetrics(self.registry, "server")
-        self.rpc_client = instruments.RpcMetrics(self.registry, "client")
+        self.rpc_server = instruments.RpcMetrics(self.registry)
         self.http = instruments.HttpMetrics(self.registry)
         self.unexpected = instruments.error_counter(self.registry)
         self.logger = get_logger("penstock." + name)

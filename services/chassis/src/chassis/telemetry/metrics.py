@@ -29,7 +29,6 @@ _NAMES = tuple(code.name for code in Code)
 # Prometheus name -> (OpenTelemetry name, unit), label -> attribute: what the OTLP bridge says.
 CONVENTIONS = {
     "rpc_server_call_duration_seconds": ("rpc.server.call.duration", "s"),
-    "rpc_client_call_duration_seconds": ("rpc.client.call.duration", "s"),
     "rpc_server_active_requests": ("rpc.server.active_requests", "{request}"),
     "http_server_request_duration_seconds": ("http.server.request.duration", "s"),
     "http_server_active_requests": ("http.server.active_requests", "{request}"),
@@ -64,7 +63,7 @@ class MethodMetrics:
 
 
 class RpcMetrics:
-    """Durations of RPCs by method and code, of one side (`server` or `client`).
+    """Durations of the RPCs served, by method and code.
 
     The methods a process serves are few and known. Methods forwarded without being known must not become
     labels one by one, or a caller could fill the memory with names: those share `_OTHER`.
@@ -72,17 +71,16 @@ class RpcMetrics:
 
     OTHER = "_OTHER"
 
-    def __init__(self, registry: CollectorRegistry, side: str) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._histogram = Histogram(
-            f"rpc_{side}_call_duration_seconds",
-            f"Duration of RPCs, {side} side.",
+            "rpc_server_call_duration_seconds",
+            "Duration of RPCs.",
             ("rpc_method", "rpc_response_status_code"),
             buckets=_SECONDS,
             registry=registry,
         )
         self._methods: dict[str, MethodMetrics] = {}
-        if side == "server":
-            registry.register(_ActiveCalls(self._methods))
+        registry.register(_ActiveCalls(self._methods))
 
     def method(self, method: str) -> MethodMetrics:
         """The instruments of a method (`/package.Service/Method`); kept by whoever serves it."""
