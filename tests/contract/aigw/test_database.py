@@ -4,14 +4,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import Connection
-
 from aigw.adapters.sql.database import newest_revision, open_database
 from aigw.adapters.sql.schema import metadata
 from aigw.adapters.sql.stores import SqlRouteStore
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from chassis import errors
+from sqlalchemy import Connection
 
 
 async def test_migrations_make_exactly_the_schema(tmp_path: Path) -> None:

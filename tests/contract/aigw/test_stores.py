@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from aigw.adapters.memory import MemoryEndpointStore, MemoryRouteStore
 from aigw.adapters.sql.database import open_database
 from aigw.adapters.sql.stores import SqlEndpointStore, SqlRouteStore
@@ -53,7 +52,9 @@ async def stores(
 
 
 def _snapshot(generation: int, **changed: object) -> Snapshot:
-    return Snapshot(replace(ROUTE, generation=generation, **changed), Change("ann", f"step {generation}", "t1"))  # type: ignore[arg-type]
+    return Snapshot(
+        replace(ROUTE, generation=generation, **changed), Change("ann", f"step {generation}", "t1")
+    )  # type: ignore[arg-type]
 
 
 async def test_a_route_is_read_as_it_was_kept(stores) -> None:

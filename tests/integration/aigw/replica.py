@@ -86,7 +86,11 @@ class Replica(oip_grpc.GRPCInferenceServiceServicer):
             return web.Response(body=body, headers=kept, content_type="application/octet-stream")
         asked = json.loads(body).get("id", "") if body else ""
         if asked.startswith("sleep:"):
-            await asyncio.sleep(float(asked[6:]))
+            try:
+                await asyncio.sleep(float(asked[6:]))
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
         if asked.startswith("abort:"):
             return web.json_response({"error": f"{self.name} says {asked}"}, status=int(asked[6:]))
         return web.json_response({"model_version": self.version, "id": self.name})

@@ -1,9 +1,12 @@
 """Inference over HTTP through a real gateway to real replicas."""
 
+import asyncio
 from collections import Counter
 
+import aiohttp
 import pytest
 from aigw.settings import AigwSettings
+from yarl import URL
 
 
 @pytest.fixture
@@ -23,8 +26,6 @@ async def test_inference_over_rest(running_gateway, replicas) -> None:
 
     # A name in one path segment goes on in one path segment.
     encoded = "/v2/models/digits%2Fclassifier/infer"
-    from yarl import URL
-
     url = URL(running_gateway.url + encoded + "?x=%20y", encoded=True)
     async with running_gateway.http.post(url, json={}, headers={"x-tenant": "blue"}) as response:
         assert response.status == 200
@@ -102,3 +103,19 @@ async def test_the_rest_face_beside_inference(
         assert (status, "/v1/projects/{project}/routes" in text) == (200, True)
         status, text = await get("/v1/projects/digits/routes/classifier:queryTraffic")
         assert (status, '"requests":"1"' in text.replace(" ", "")) == (200, True)
+
+
+async def test_a_caller_that_goes_away_stops_the_replica(running_gateway, start_replica) -> None:
+    replica = await start_replica("a")
+    await running_gateway.route(("1", 1))
+    await running_gateway.register(replica)
+    with pytest.raises(TimeoutError):
+        async with running_gateway.http.post(
+            running_gateway.url + "/v2/models/digits/classifier/infer",
+            json={"id": "sleep:30"},
+            timeout=aiohttp.ClientTimeout(total=0.5),
+        ):
+            pass
+    async with asyncio.timeout(5):
+        while not replica.cancelled:  # noqa: ASYNC110 - the replica's own count
+            await asyncio.sleep(0.005)

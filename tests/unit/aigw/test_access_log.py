@@ -152,3 +152,29 @@ def test_a_stream_gets_whole_lines() -> None:
     sink.write(b"line\n")
     sink.close()
     assert stream.getvalue() == b"line\n"
+
+
+async def test_a_full_disk_loses_lines_and_is_told_once(gateway) -> None:
+    told: list[OSError] = []
+
+    class FullDisk:
+        full = True
+
+        def write(self, lines: bytes) -> None:
+            if self.full:
+                raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            pass
+
+    sink = FullDisk()
+    log = AccessLog(sink, orjson.dumps, clock=gateway.clock, on_failure=told.append)
+    for _ in range(3):
+        log.add(gateway.clock.time(), 0.1, gateway.exchange())
+        await log.flush_once()
+    assert ([error.errno for error in told], log.dropped, log.written) == ([28], 3, 0)
+    sink.full = False
+    log.add(gateway.clock.time(), 0.1, gateway.exchange())
+    await log.flush_once()
+    assert log.written == 1
+    await log.close()

@@ -32,7 +32,8 @@ def replica() -> Replica:
         pytest.param(errors.NotFound("no", reason="X"), Failure.NONE, id="not found"),
         pytest.param(errors.ResourceExhausted("queue", reason="X"), Failure.NONE, id="overload"),
         pytest.param(errors.DeadlineExceeded("late", reason="X"), Failure.NONE, id="caller's deadline"),
-        pytest.param(errors.Cancelled("gone", reason="X"), Failure.NONE, id="caller gone"),
+        pytest.param(errors.Cancelled("", reason="X"), Failure.UNREACHABLE, id="server stopped"),
+        pytest.param(errors.Cancelled("no", reason="X", details=b"s"), Failure.NONE, id="says cancelled"),
     ],
 )
 def test_classify(error: errors.Error, failure: Failure) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from aigw.adapters.memory import MemoryEndpointStore
 from aigw.app.registry import EndpointRegistry, EventKind
 from aigw.domain.endpoint import Endpoint
 from chassis import errors
@@ -182,3 +183,28 @@ async def test_watches_end_when_the_gateway_stops(gateway) -> None:
     gateway.registry.events.close()
     with pytest.raises(errors.Unavailable, match="stopping"):
         await waiting
+
+
+async def test_a_store_that_fails_keeps_nobody_in_rotation_and_is_asked_again(gateway) -> None:
+    class FailingStore(MemoryEndpointStore):
+        failing = True
+
+        async def delete(self, name: str) -> None:
+            if self.failing:
+                raise errors.Unavailable("disk", reason="STORE_UNAVAILABLE")
+            await super().delete(name)
+
+    store = FailingStore()
+    registry = EndpointRegistry(store, clock=gateway.clock, new_id=gateway.new_id)
+    await registry.register(Endpoint("p", "m", "a", "1", "h:1"), 2.0)
+    task = asyncio.create_task(registry.run_expiry())
+    try:
+        await gateway.clock.advance(2.1)
+        assert (registry.select(), len(await store.load())) == ([], 1)
+        store.failing = False
+        await gateway.clock.advance(1.1)
+        assert await store.load() == []
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

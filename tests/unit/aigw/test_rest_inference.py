@@ -1,5 +1,6 @@
 """The REST face of inference: which paths there are, what goes through untouched, how errors look."""
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -229,3 +230,23 @@ def gateway_change() -> Any:
     from aigw.domain.route import Change
 
     return Change()
+
+
+async def test_a_caller_that_goes_away_stops_the_replica(gateway, call) -> None:
+    stopped = asyncio.Event()
+
+    async def forever(payload: bytes) -> bytes:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return b""
+
+    gateway.replicas["a"].behaviour = forever
+    # The fake caller is gone once its body was read, which the gateway notices after a quarter of a second.
+    assert (await call("POST", "/v2/models/digits/classifier/infer", b"{}"))[0] == 499
+    assert stopped.is_set()
+    assert gateway.traffic.series("digits/classifier", "1").total.codes == {Code.CANCELLED: 1}
+    current = asyncio.current_task()
+    assert current is not None
+    assert current.cancelling() == 0

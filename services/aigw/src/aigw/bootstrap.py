@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import orjson
 from chassis import errors
 from chassis.bootstrap import Host
-from chassis.clock import Clock
 from chassis.errors import Code
 from chassis.transport.grpcio import GrpcConnector
 from penstock.aigw.v1 import (
@@ -52,7 +51,7 @@ async def build(host: Host, settings: AigwSettings) -> None:
     traffic = TrafficLog(
         resolution=settings.traffic.resolution, window=settings.traffic.window, started=clock.time()
     )
-    access_log = await host.enter(_access_log(settings.access_log, clock))
+    access_log = await host.enter(_access_log(host, settings.access_log))
     router = await host.enter(_router(host, settings, traffic))
     catalog = RouteCatalog(route_store, clock=clock, new_id=_new_id)
     registry = EndpointRegistry(
@@ -96,15 +95,16 @@ async def _stores(host: Host, settings: AigwSettings) -> tuple[RouteStore, Endpo
 
 
 @contextlib.asynccontextmanager
-async def _access_log(settings: AccessLogSettings, clock: Clock) -> AsyncIterator[AccessLog]:
+async def _access_log(host: Host, settings: AccessLogSettings) -> AsyncIterator[AccessLog]:
     sink = open_sink(settings.sink, settings.path, max_bytes=settings.max_bytes, backups=settings.backups)
     log = AccessLog(
         sink,
         orjson.dumps,
-        clock=clock,
+        clock=host.clock,
         capacity=settings.buffer,
         sample_ratio=settings.sample_ratio,
         flush_interval=settings.flush_interval,
+        on_failure=lambda error: host.log.error("the access log cannot be written", error=str(error)),
     )
     try:
         yield log

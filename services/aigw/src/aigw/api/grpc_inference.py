@@ -39,6 +39,7 @@ class GrpcInference:
         self._forwarder = forwarder
         self._streams = streams
         self._monotonic = clock.monotonic
+        self._ask_ready = self._forwarding("ModelReady", probe=True)
         self._name = name
         self._version = version
 
@@ -102,9 +103,8 @@ class GrpcInference:
 
     async def model_ready(self, call: Call, payload: bytes) -> bytes:
         """Asks a replica; a model without a ready one is not ready, which is an answer and no failure."""
-        forward = self._forwarding("ModelReady", probe=True)
         try:
-            return await forward(call, payload)
+            return await self._ask_ready(call, payload)
         except errors.Unavailable as error:
             if error.reason != "NO_READY_REPLICA":
                 raise

@@ -4,6 +4,7 @@ A model is `{project}/{model}` in the path, also with `%2F`. Written straight on
 objects stand between the socket and the forwarder.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,9 @@ from aigw.domain import names
 from aigw.domain.health import ANSWERED, Replica
 from aigw.domain.table import Face
 from aigw.domain.upstream import HttpReply
+
+WATCHED_AFTER = 0.25
+"""Seconds after which a call is watched for its caller's going away."""
 
 _JSON = (b"content-type", b"application/json")
 _MODEL_PATH = re.compile(
@@ -132,12 +136,19 @@ class RestInference(BaseRoute):
             raise
         exchange.request_bytes = len(body)
         attempt = _Attempt(exchange, verb, _target(scope), body)
+        watch = _DisconnectWatch(receive)
         try:
             reply = await self._forwarder.unary(exchange, attempt)
         except errors.Error as error:
             if error is not attempt.error or attempt.refused is None:
                 raise
             reply = attempt.refused  # a replica said so itself: its own words are the answer
+        except asyncio.CancelledError:
+            if not watch.gone:
+                raise
+            raise _gone() from None  # nobody is left to be told: it ends the request, and no more
+        finally:
+            watch.end()
         await send_reply(send, reply)
 
     async def _repository_index(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -229,6 +240,41 @@ class _Attempt:
                 raise self.error
             exchange.code = code
         return reply
+
+
+class _DisconnectWatch:
+    """Cancels the task that made it if the caller goes away, so that the replica stops working for nobody.
+
+    HTTP servers tell a disconnect only to who asks. Asking costs a task, so only long calls pay for it.
+    """
+
+    __slots__ = ("_receive", "_task", "_timer", "_watcher", "gone")
+
+    def __init__(self, receive: Receive) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._receive = receive
+        self._task = task
+        self._watcher: asyncio.Task[None] | None = None
+        self.gone = False
+        self._timer = asyncio.get_running_loop().call_later(WATCHED_AFTER, self._begin)
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.ensure_future(self._wait())
+
+    async def _wait(self) -> None:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.gone = True
+            self._task.cancel()
+
+    def end(self) -> None:
+        """Stops watching."""
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self.gone:
+            self._task.uncancel()
 
 
 def _headers(scope: Scope) -> tuple[Metadata, str | None]:

@@ -7,6 +7,7 @@ dropped and counted, never waited for. Payloads, credentials and metadata are ne
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +37,7 @@ class AccessLog:
         capacity: int = 65_536,
         sample_ratio: float = 1.0,
         flush_interval: float = 0.2,
+        on_failure: Callable[[OSError], None] = lambda error: None,
     ) -> None:
         self._sink = sink
         self._encode = encode
@@ -47,6 +49,10 @@ class AccessLog:
         self._buffer: deque[tuple[float, float, Exchange]] = deque()
         self._filled = asyncio.Event()
         self._told_dropped = 0
+        self._failing = False
+        self._on_failure = on_failure
+        # One thread of its own keeps the batches in order, and the end after the last of them.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="access-log")
         self.written = 0
         self.dropped = 0
 
@@ -59,6 +65,7 @@ class AccessLog:
         if len(self._buffer) >= self._capacity:
             self.dropped += 1
             return
+        exchange.metadata = ()  # what waits here shall neither hold memory nor secrets
         self._buffer.append((now, latency, exchange))
         if not self._filled.is_set():
             self._filled.set()
@@ -71,9 +78,9 @@ class AccessLog:
         written = 0
         while self._buffer:
             batch = [self._buffer.popleft() for _ in range(min(_BATCH, len(self._buffer)))]
-            await asyncio.to_thread(self._write, sink, batch)
+            # Shielded, because a batch that was taken out of the buffer is lost if it is not written.
+            await asyncio.shield(self._in_thread(self._write, sink, batch))
             written += len(batch)
-        self.written += written
         return written
 
     async def run(self) -> None:
@@ -88,7 +95,11 @@ class AccessLog:
         """Writes the rest and closes the sink."""
         await self.flush_once()
         if self._sink is not None:
-            await asyncio.to_thread(self._sink.close)
+            await self._in_thread(self._sink.close)
+        self._thread.shutdown()
+
+    def _in_thread(self, function: Callable[..., None], *arguments: Any) -> "asyncio.Future[None]":
+        return asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     def _sampled(self) -> bool:
         """Evenly spread: every n-th for a ratio of 1/n, without randomness."""
@@ -106,7 +117,16 @@ class AccessLog:
                 self._encode({"time": _stamp(batch[-1][0]), "dropped": dropped - self._told_dropped})
             )
             self._told_dropped = dropped
-        sink.write(b"\n".join(lines) + b"\n")
+        try:
+            sink.write(b"\n".join(lines) + b"\n")
+        except OSError as error:  # a full disk must not stop the gateway, nor fill its own log
+            self.dropped += len(batch)
+            if not self._failing:
+                self._on_failure(error)
+            self._failing = True
+        else:
+            self.written += len(batch)
+            self._failing = False
 
 
 def describe(now: float, latency: float, exchange: Exchange) -> dict[str, Any]:

@@ -195,7 +195,7 @@ class Forwarder:
         failure = Failure.FAULT if over_its_try or by_policy else classify(error)
         self._traffic.series(entry.key, replica.version).attempt_failed(error.code)
         self._router.attempt_failed(entry, replica, failure)
-        code = Code.UNAVAILABLE if over_its_try else error.code
+        code = Code.UNAVAILABLE if over_its_try or failure is Failure.UNREACHABLE else error.code
         if code in entry.retry_codes and len(tried) < entry.policy.retry.max_attempts and now < deadline:
             other = self._other(exchange, replica, tried)
             if other is not None and entry.budget.take(now):

@@ -30,6 +30,8 @@ class RegistryEvent:
 
 
 Listener = Callable[[RegistryEvent], None]
+FORGET_AGAIN = 1.0
+"""Seconds until the store is asked again to forget what it could not."""
 
 
 class EndpointRegistry:
@@ -49,6 +51,7 @@ class EndpointRegistry:
         self._listeners: list[Listener] = []
         self._writing = asyncio.Lock()
         self._sooner = asyncio.Event()
+        self._unforgotten: list[str] = []
         self.events: EventLog[RegistryEvent] = EventLog(epoch=new_id(), history=history)
 
     def on_change(self, listener: Listener) -> None:
@@ -114,8 +117,9 @@ class EndpointRegistry:
             current = replace(current, drain_time=self._clock.time())
             self._put(current)
             async with self._writing:
-                if self._registrations.get(name) is current:
-                    await self._store.put(current)
+                kept = self._registrations.get(name)
+                if kept is not None and kept.lease_id == current.lease_id:
+                    await self._store.put(kept)
         return current
 
     def get(self, name: str) -> Registration:
@@ -159,12 +163,15 @@ class EndpointRegistry:
         over = [found for found in self._registrations.values() if found.expires <= now]
         for registration in over:
             self._remove(registration)
-        await self._forget([registration.endpoint.name for registration in over])
-        if not self._registrations:
-            return None
-        return max(
-            0.0, min(found.expires for found in self._registrations.values()) - self._clock.monotonic()
-        )
+        self._unforgotten += [registration.endpoint.name for registration in over]
+        pauses = [found.expires for found in self._registrations.values()]
+        try:
+            await self._forget(self._unforgotten)
+        except errors.Unavailable:  # they are out of rotation; only the store does not know yet
+            pauses.append(now + FORGET_AGAIN)
+        else:
+            self._unforgotten.clear()
+        return max(0.0, min(pauses) - self._clock.monotonic()) if pauses else None
 
     async def run_expiry(self) -> None:
         """Drops endpoints as their leases run out, for ever."""

@@ -17,6 +17,8 @@ FAILURE_CODES = frozenset({Code.UNAVAILABLE, Code.INTERNAL, Code.UNKNOWN, Code.D
 """Codes that are the replica's fault. A caller's own deadline and bad input are not."""
 
 
+_LOST_CODES = frozenset({Code.UNAVAILABLE, Code.CANCELLED})
+
 ANSWERED = "UPSTREAM_ANSWERED"
 """Reason of an error that stands for an HTTP answer: something was there, though it carries no details."""
 
@@ -41,13 +43,12 @@ def classify(error: errors.Error) -> Failure:
     """What an attempt's error says about the replica.
 
     UNAVAILABLE without the details that our servers and any good server put into an error is the
-    transport's own: nothing was there to answer.
+    transport's own: nothing was there to answer. So is CANCELLED, with which a server that stops ends what
+    it still has.
     """
-    if error.code not in FAILURE_CODES:
-        return Failure.NONE
-    if error.code is Code.UNAVAILABLE and not answered(error):
+    if error.code in _LOST_CODES and not answered(error):
         return Failure.UNREACHABLE
-    return Failure.FAULT
+    return Failure.FAULT if error.code in FAILURE_CODES else Failure.NONE
 
 
 class Replica:
