@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import protovalidate
 import yaml
@@ -144,14 +145,13 @@ _READERS: dict[int, Callable[[str, deployment_pb2.Deployment, Places], list[erro
 }
 
 
-def _path(field: object) -> str:
+def _path(field: Any) -> str:
     """A violation's path as `versions[0].environment["A"]`."""
     path = ""
-    for element in field.elements:  # type: ignore[attr-defined]  # buf.validate.FieldPath
+    for element in field.elements if field else ():
         path += f".{element.field_name}" if path else element.field_name
-        kind = element.WhichOneof("subscript")
-        if kind == "index":
-            path += f"[{element.index}]"
-        elif kind is not None:
-            path += f'["{getattr(element, kind)}"]'
+        subscript = element.subscript
+        if subscript is not None:
+            value = subscript.value
+            path += f'["{value}"]' if subscript.field == "string_key" else f"[{value}]"
     return path
