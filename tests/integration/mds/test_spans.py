@@ -1,5 +1,6 @@
 """The spans of one inference: right names, right parents, right order."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +41,7 @@ async def test_the_server_span_has_the_steps_as_children(
     assert server.context is not None
     children = [s for s in spans if s.parent is not None and s.parent.span_id == server.context.span_id]
     assert [s.name for s in children] == CHILDREN
-    for span, following in zip(children, children[1:], strict=False):
+    for span, following in itertools.pairwise(children):
         assert span.end_time == following.start_time
     assert server.start_time is not None
     assert children[0].start_time is not None

@@ -5,6 +5,7 @@ nothing else. Every byte is checked against the manifest while it is read, and n
 target folder.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -107,9 +108,7 @@ def _checked(source: Path, entry: PackageFile, progress: Progress) -> Iterator[b
 
 def storage_error(error: OSError, path: Path) -> errors.Error:
     """Our own error for one of the file system."""
-    import errno
-
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return errors.ResourceExhausted(
             f"the disk that holds {path.parent} is full; nothing was stored",
             reason="DISK_FULL",

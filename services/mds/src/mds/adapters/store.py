@@ -25,6 +25,7 @@ from mds.domain.packages import StoredPackage
 from mds.domain.records import read_record, write_record
 
 CHUNK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ORPHAN_AGE = timedelta(hours=24)
 
 
@@ -190,8 +191,7 @@ def spool_error(error: OSError) -> errors.Error:
 
 def _store_error(error: BaseException) -> errors.Error:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    full = f"os error {errno.ENOSPC}" in str(error) or f"os error {errno.EDQUOT}" in str(error)
-    if full or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if getattr(error, "errno", None) in _FULL or any(f"os error {n}" in str(error) for n in _FULL):
         return errors.ResourceExhausted(
             "the package store is full; nothing was stored. Delete packages or give it more room",
             reason="STORE_FULL",
