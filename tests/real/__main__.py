@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Protocol
 
 from deploy.tools.tool import ToolError
 from tests.real.servers import consul, jaeger, kubernetes, postgresql, process, redis, registry, s3, slurm
+from tests.real.servers.session import session
 
 
 class Running(Protocol):
@@ -52,18 +51,14 @@ def main() -> int:
     parser.add_argument("names", nargs="+", choices=SERVERS, metavar="NAME", help=", ".join(SERVERS))
     names = parser.parse_args().names
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all is stopped in order
-    process.reap(of_dead_owners=True)
-    root = Path(tempfile.mkdtemp(prefix="penstock-real-"))
-    root.chmod(0o711)
     try:
-        serve(names, root)
+        with session() as root:
+            serve(names, root)
     except (process.ServerError, ToolError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("# stopped", flush=True)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
     return 0
 
 

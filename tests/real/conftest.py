@@ -8,8 +8,6 @@ an existing server (see `existing`), that one is used instead and nothing is sta
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +18,6 @@ from redis import asyncio as redis_asyncio
 
 from tests.real import existing
 from tests.real.buckets import make_bucket, remove_bucket
-from tests.real.servers import process
 from tests.real.servers.consul import Consul, ConsulMember, consul_cluster
 from tests.real.servers.consul import consul as start_consul
 from tests.real.servers.jaeger import Jaeger
@@ -35,6 +32,7 @@ from tests.real.servers.registry import Registry
 from tests.real.servers.registry import registry as start_registry
 from tests.real.servers.s3 import S3
 from tests.real.servers.s3 import s3 as start_s3
+from tests.real.servers.session import session
 from tests.real.servers.slurm import Slurm
 from tests.real.servers.slurm import slurm as start_slurm
 
@@ -54,14 +52,9 @@ def unique(prefix: str) -> str:
 
 @pytest.fixture(scope="session")
 def real_folder() -> Iterator[Callable[[str], Path]]:
-    """Give each server a folder, open to the user it runs as; afterwards nothing of ours may still run."""
-    process.reap(of_dead_owners=True)
-    root = Path(tempfile.mkdtemp(prefix="penstock-real-"))
-    root.chmod(0o711)
-    yield lambda name: root / name
-    left = process.reap()
-    shutil.rmtree(root)
-    assert not left, f"processes {left} outlived the fixtures that started them and had to be killed"
+    """Give each server a folder, open to the user it runs as; afterwards nothing of it is left."""
+    with session() as root:
+        yield lambda name: root / name
 
 
 @pytest.fixture(scope="session")

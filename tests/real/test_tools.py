@@ -71,7 +71,7 @@ async def test_grpcurl_calls_a_service_that_it_knows_from_reflection_alone(grpc_
 
 
 async def test_ghz_makes_the_calls_it_was_told_to(grpc_address: str, tmp_path: Path) -> None:
-    # By descriptors: ghz asks reflection for the symbol of a method, which gRPC's Python server does not find.
+    # By descriptors: ghz asks reflection for the symbol of a method, which a Python server does not find.
     descriptors = descriptor_pb2.FileDescriptorSet()
     health_pb2.DESCRIPTOR.CopyToProto(descriptors.file.add())
     protoset = tmp_path / "health.binpb"

@@ -18,10 +18,20 @@ from pathlib import Path
 
 from deploy.tools import catalogue
 from deploy.tools.cache import Cache
-from tests.real.servers.process import Server, ServerError, free_port, program, run, running
+from tests.real.servers.process import (
+    Server,
+    ServerError,
+    free_port,
+    identity,
+    is_alive,
+    program,
+    run,
+    running,
+)
 
 NAME = "penstock-node"
 _CGROUPS = Path("/sys/fs/cgroup")
+_GROUP = "penstock-node-"
 _KERNEL_SETTINGS = (
     "vm/overcommit_memory",
     "kernel/panic",
@@ -29,6 +39,7 @@ _KERNEL_SETTINGS = (
     "net/ipv4/ip_forward",
 )
 """What the kubelet and the CNI plugin set for the whole machine; put back at the end."""
+KERNEL_SETTINGS = "kernel.json"
 
 _INIT = r"""
 set -eu
@@ -64,8 +75,9 @@ def node(folder: Path, kubeconfig: Path, callers: Path) -> Iterator[Server]:
             "a node needs root: the kubelet makes control groups, mounts and network namespaces"
         )
     folder.mkdir(parents=True)
-    group = f"penstock-{os.getpid()}-{free_port()}"
-    settings = {name: Path("/proc/sys", name).read_text() for name in _KERNEL_SETTINGS}
+    group = f"{_GROUP}{identity(os.getpid())}-{free_port()}"
+    kernel = folder / KERNEL_SETTINGS
+    kernel.write_text(json.dumps({name: Path("/proc/sys", name).read_text() for name in _KERNEL_SETTINGS}))
     _write_configuration(folder, group, callers)
     _make_groups(group)
     unshare = [
@@ -94,8 +106,7 @@ def node(folder: Path, kubeconfig: Path, callers: Path) -> Iterator[Server]:
             yield server
     finally:
         _remove_groups(group)
-        for name, value in settings.items():
-            Path("/proc/sys", name).write_text(value)
+        restore_kernel_settings(kernel)
 
 
 def _write_configuration(folder: Path, group: str, callers: Path) -> None:
@@ -199,6 +210,20 @@ def _make_groups(group: str) -> None:
         for name in ("cpuset.cpus", "cpuset.mems"):
             if root.name == "cpuset":
                 (root / group / name).write_text((root / name).read_text())
+
+
+def restore_kernel_settings(saved: Path) -> None:
+    """Put back what the kubelet changed, from the file that its node wrote before."""
+    for name, value in json.loads(saved.read_text()).items():
+        Path("/proc/sys", name).write_text(value)
+
+
+def remove_stale_groups() -> None:
+    """Remove the control groups of nodes whose test run was killed."""
+    for root in _hierarchies():
+        for path in root.glob(f"{_GROUP}*-*-*"):
+            if not is_alive("-".join(path.name.removeprefix(_GROUP).split("-")[:2])):
+                _remove_groups(path.name)
 
 
 def _remove_groups(group: str) -> None:

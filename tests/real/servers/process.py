@@ -56,14 +56,14 @@ class Server:
         self.name = name
         self.log = log = cwd / f"{name}.log"
         self._stop_signal = stop_signal
-        identity = [f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
+        as_user = [f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *identity, *command],
+                ["setpriv", "--pdeathsig", "KILL", *as_user, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=dict(env) | {MARK: _identity(os.getpid())},
+                env=dict(env) | {MARK: identity(os.getpid())},
                 cwd=cwd,
                 start_new_session=True,
             )
@@ -165,14 +165,26 @@ def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, 
     return done.stdout
 
 
+def identity(pid: int) -> str:
+    """Return a PID with when it started, in ticks since boot: together they name one process for good."""
+    try:
+        return f"{pid}-" + Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return f"{pid}-gone"
+
+
+def is_alive(owner: str) -> bool:
+    """Tell whether the process of an identity still runs."""
+    return owner == identity(int(owner.partition("-")[0]))
+
+
 def left_behind(*, of_dead_owners: bool = False) -> list[int]:
     """Return processes that carry our mark: of this process, or of owners that are no longer there."""
-    mine = _identity(os.getpid())
+    mine = identity(os.getpid())
     found = []
     for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
         owner = _owner(pid)
-        dead = bool(owner) and owner != _identity(int(owner.partition("-")[0]))
-        if dead if of_dead_owners else owner == mine:
+        if owner and (not is_alive(owner) if of_dead_owners else owner == mine):
             found.append(pid)
     return found
 
@@ -234,11 +246,3 @@ def _owner(pid: int) -> str:
     return next(
         (part[len(prefix) :].decode() for part in environment.split(b"\0") if part.startswith(prefix)), ""
     )
-
-
-def _identity(pid: int) -> str:
-    """Return a PID with when it started, in ticks since boot: together they name one process for good."""
-    try:
-        return f"{pid}-" + Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return f"{pid}-gone"
