@@ -5,6 +5,9 @@ Each test works in a project of its own, so that they do not meet.
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -38,6 +41,14 @@ class Stack:
     def restart(self) -> None:
         """Starts what does not run, where it ran before."""
         self.state = stack.start(self.options, lambda service, what: None)
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Sends a service a signal that ends it, and waits until it has."""
+        os.kill(self.state.services[name].pid, number)
+        deadline = time.monotonic() + 30
+        while processes.is_running(self.state.services[name]):
+            assert time.monotonic() < deadline, f"{name} did not end"
+            time.sleep(0.02)
 
     def log(self, name: str) -> str:
         """A service's log."""

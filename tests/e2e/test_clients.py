@@ -27,9 +27,7 @@ def expected(
     client: Client, digits: Digits, project: str, declare: Callable[..., dict[str, object]]
 ) -> list[object]:
     client.deployments.apply(declare(OLD))
-    found: list[object] = client.predict(f"{project}/classifier", {INPUT: digits.images[:5]})[
-        "label"
-    ].tolist()
+    found: list[object] = client.predict(f"{project}/classifier", {INPUT: digits.images[:5]})[OUTPUT].tolist()
     return found
 
 

@@ -61,7 +61,7 @@ async def test_a_killed_replica_is_noticed_by_nobody_and_started_again(
     victim = replicas(await asyncio.to_thread(client.deployments.get, model))[0]
     async with load(penstock.settings, model, digits.images[:1], workers=6) as seen:
         await seen.more(100)
-        os.kill(int(victim.cluster_reference.rpartition(":")[2]), signal.SIGKILL)
+        os.kill(int(victim.cluster_reference.removeprefix("pid ")), signal.SIGKILL)
         await seen.more(300)
         await until(
             lambda: (
@@ -89,7 +89,7 @@ async def test_dplo_killed_in_the_middle_of_a_rollout_carries_on(
     async with load(penstock.settings, model, digits.images[:1], workers=2) as seen:
         await seen.more(10)
         await asyncio.to_thread(client.deployments.apply, declare(NEW, replicas=2), wait=False)
-        os.kill(penstock.state.services["dplo"].pid, signal.SIGKILL)
+        await asyncio.to_thread(penstock.kill, "dplo")
         await seen.more(50)
         await asyncio.to_thread(penstock.restart)
         with Client(penstock.settings) as again:
@@ -114,7 +114,7 @@ async def test_replicas_outlive_a_killed_dplo_and_are_taken_over_again(
         r.cluster_reference for r in replicas(await asyncio.to_thread(client.deployments.get, model))
     )
 
-    os.kill(penstock.state.services["dplo"].pid, signal.SIGKILL)
+    await asyncio.to_thread(penstock.kill, "dplo")
     await asyncio.to_thread(penstock.restart)
 
     with Client(penstock.settings) as again:
@@ -136,9 +136,7 @@ async def test_a_gateway_that_comes_back_routes_as_before(
     await asyncio.to_thread(client.deployments.apply, declare(OLD))
     generation = (await asyncio.to_thread(client.routes.get, model)).generation
 
-    pid = penstock.state.services["aigw"].pid
-    os.kill(pid, number)
-    await until(lambda: not _runs(penstock), "the gateway ended")
+    await asyncio.to_thread(penstock.kill, "aigw", number)
     await asyncio.to_thread(penstock.restart)
 
     def answers() -> bool:
@@ -151,9 +149,3 @@ async def test_a_gateway_that_comes_back_routes_as_before(
         for face in ("grpc", "rest"):
             answer = await again.predict(model, {INPUT: digits.images[:1]}, face=face)
             assert answer.version == OLD
-
-
-def _runs(penstock: Stack) -> bool:
-    from penstock_client.local import processes
-
-    return processes.is_running(penstock.state.services["aigw"])

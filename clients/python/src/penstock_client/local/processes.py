@@ -51,10 +51,7 @@ def is_running(service: ServiceState) -> bool:
 
 def exit_code(pid: int) -> int | None:
     """How a child of ours ended; None while it runs or when it was not ours."""
-    for process in _left_running:
-        if process.pid == pid:
-            return process.poll()
-    return None
+    return next((process.poll() for process in _left_running if process.pid == pid), None)
 
 
 def _live(service: ServiceState) -> psutil.Process | None:
@@ -92,6 +89,7 @@ def stop_processes(processes: Sequence[psutil.Process], *, limit: float) -> list
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(alive, timeout=5)
+    _left_running[:] = [process for process in _left_running if process.poll() is None]
     return [process.pid for process in alive]
 
 
