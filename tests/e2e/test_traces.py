@@ -84,7 +84,7 @@ def test_a_rollout_is_one_trace_from_the_clients_call_through_its_phases(
         lambda t: (
             t.trace_id == revision.trace_id
             and t.find("rollout", "dplo")
-            and t.find("UpdateRoute", "aigw")
+            and t.find("Route", "aigw")
             and not t.orphans
         ),
     )
@@ -92,4 +92,4 @@ def test_a_rollout_is_one_trace_from_the_clients_call_through_its_phases(
     for phase in ("resolve", "place", "wait", "shift"):
         assert path(trace, phase, "dplo") == ["dplo", "penstock-client"]
     (shift,) = trace.find("shift", "dplo")
-    assert all(shift in tuple(trace.ancestors(span)) for span in trace.find("UpdateRoute", "aigw"))
+    assert all(shift in tuple(trace.ancestors(span)) for span in trace.find("Route", "aigw"))
