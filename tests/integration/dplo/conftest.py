@@ -1,5 +1,6 @@
 """Real neighbours for each test: a gateway, a package service, and packages of a small model."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -7,7 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from chassis.testing.process import service_process
+import pytest_asyncio
+from chassis.testing.process import ServiceProcess, service_process
 from mds.packaging import build_package
 
 from tests.integration.dplo.stack import MODEL, Neighbours, Packages, replica_pids
@@ -27,15 +29,26 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     return Packages(folder)
 
 
-@pytest.fixture
-async def neighbours(tmp_path: Path, packages: Packages) -> AsyncIterator[Neighbours]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def servers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[tuple[ServiceProcess, ServiceProcess]]:
+    """The neighbours are started once; each test works in a project of its own."""
     gateway = {"AIGW_STORE__BACKEND": "memory", "AIGW_ACCESS_LOG__SINK": "off"}
-    store = {"MDS_STORE__URL": str(tmp_path / "store")}
+    store = {"MDS_STORE__URL": str(tmp_path_factory.mktemp("store"))}
     async with (
-        service_process("aigw", environ=gateway) as aigw,
-        service_process("mds", environ=store) as mds,
+        service_process("aigw", environ=gateway, wait=False) as aigw,
+        service_process("mds", environ=store, wait=False) as mds,
     ):
-        yield Neighbours(tmp_path, aigw, mds, packages)
+        await asyncio.gather(aigw.ready(60), mds.ready(60))
+        yield aigw, mds
+
+
+@pytest.fixture
+def neighbours(
+    tmp_path: Path, packages: Packages, servers: tuple[ServiceProcess, ServiceProcess]
+) -> Neighbours:
+    return Neighbours(tmp_path, *servers, packages)
 
 
 @pytest.fixture(autouse=True)

@@ -157,9 +157,11 @@ async def running_dplo(
         "PENSTOCK_STACK": str(neighbours.folder),
         **(environ or {}),
     }
-    async with service_process("dplo", environ=settings, wait=wait) as process:
-        async with grpc.aio.insecure_channel(process.grpc_address or "127.0.0.1:1") as channel:
-            yield Dplo(process, channel)
+    async with (
+        service_process("dplo", environ=settings, wait=wait) as process,
+        grpc.aio.insecure_channel(process.grpc_address or "127.0.0.1:1") as channel,
+    ):
+        yield Dplo(process, channel)
 
 
 def replica_pids(folder: Path) -> list[int]:

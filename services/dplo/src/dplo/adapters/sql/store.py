@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -154,6 +155,7 @@ class SqlStore:
 
 def migrate(connection: Connection) -> None:
     """Brings the database to the newest version of its tables."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # its chatter says nothing to an operator
     config = Config()
     with resources.as_file(resources.files("dplo.adapters.sql") / "migrations") as folder:
         config.set_main_option("script_location", str(folder))
