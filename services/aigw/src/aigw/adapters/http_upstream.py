@@ -33,6 +33,7 @@ _HOP = frozenset(
 )
 """Headers that belong to one connection, or to the caller's relation with the gateway, and go no further."""
 
+_NOT_ADDED = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 _HOP_BACK = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"server", b"date"})
 
 
@@ -99,19 +100,14 @@ class AiohttpUpstream:
                 f"the connection to {self._address} is closed", reason="CONNECTION_CLOSED"
             )
         session = self._session or self._open()
+        deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            async with session.request(
-                method,
-                URL(self._origin + target, encoded=True),
-                data=payload or None,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=timeout),
-                allow_redirects=False,
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            ) as response:
-                body = await response.read()
-                kept = tuple((k.lower(), v) for k, v in response.raw_headers if k.lower() not in _HOP_BACK)
-                return HttpReply(response.status, kept, body)
+            try:
+                return await self._attempt(session, method, target, payload, headers, deadline)
+            except aiohttp.ServerDisconnectedError:
+                # A kept-alive connection that the replica closed as we reached for it. Nothing was answered,
+                # so it is tried once more; a replica that is really dead refuses the new connection.
+                return await self._attempt(session, method, target, payload, headers, deadline)
         except TimeoutError as error:
             raise self._too_late() from error
         except (aiohttp.ClientError, OSError) as error:
@@ -120,6 +116,29 @@ class AiohttpUpstream:
                 reason="CONNECTION_FAILED",
                 metadata={"address": self._address},
             ) from error
+
+    async def _attempt(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        target: str,
+        payload: bytes,
+        headers: list[tuple[str, str]],
+        deadline: float | None,
+    ) -> HttpReply:
+        left = None if deadline is None else max(0.001, deadline - time.monotonic())
+        async with session.request(
+            method,
+            URL(self._origin + target, encoded=True),
+            data=payload or None,
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=left),
+            allow_redirects=False,
+            skip_auto_headers=_NOT_ADDED,
+        ) as response:
+            body = await response.read()
+            kept = tuple((k.lower(), v) for k, v in response.raw_headers if k.lower() not in _HOP_BACK)
+            return HttpReply(response.status, kept, body)
 
     async def close(self) -> None:
         """Closes the pool."""
