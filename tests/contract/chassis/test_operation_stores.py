@@ -114,6 +114,22 @@ async def test_operations_survive_the_process(tmp_path: Path) -> None:
         assert interrupted.error is not None
 
 
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("postgresql+nodriver://u:s3cret@h/d", "scheme 'postgresql+nodriver'"),
+        ("sqlite:///x.db", "sqlite+aiosqlite:///PATH"),
+        ("no url", "looks like"),
+    ],
+)
+async def test_a_wrong_url_says_what_is_right_and_not_the_password(url: str, text: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match="database") as caught:
+        async with SqlOperationStore.open(url):
+            pass
+    assert text in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
 async def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "operations.db").write_bytes(b"not a database, but something else that was there" * 100)
     with pytest.raises(errors.Unavailable, match="store"):

@@ -22,7 +22,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from chassis import errors
@@ -63,7 +63,7 @@ class SqlOperationStore:
         """A store at a URL (`sqlite+aiosqlite:///path`, `postgresql+asyncpg://…`); makes the table if need
         be.
         """
-        engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        engine = _engine(url)
         try:
             store = cls(engine)
             await store.prepare()
@@ -137,6 +137,24 @@ class SqlOperationStore:
             raise errors.Unavailable(
                 "the operation store cannot be reached", reason="STORE_UNAVAILABLE", retry_after=1.0
             ) from error
+
+
+def _engine(url: str) -> AsyncEngine:
+    """Raises InvalidArgument, without the password, for a URL or a driver that cannot be used."""
+    scheme = url.partition(":")[0]
+    try:
+        return create_async_engine(url, pool_pre_ping=not scheme.startswith("sqlite"))
+    except ModuleNotFoundError as error:
+        raise errors.InvalidArgument(
+            f"databases of {scheme!r} need the Python package {error.name!r}; install it",
+            reason="DATABASE_DRIVER_MISSING",
+        ) from error
+    except (ArgumentError, InvalidRequestError) as error:
+        raise errors.InvalidArgument(
+            f"the database URL (scheme {scheme[:20]!r}) is none that works here; it looks like "
+            "sqlite+aiosqlite:///PATH or postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE",
+            reason="DATABASE_URL_INVALID",
+        ) from error
 
 
 def _row(operation: Operation) -> dict[str, Any]:
