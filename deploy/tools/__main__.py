@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -22,10 +23,16 @@ class Progress:
         self._prefix = prefix
         self._live = sys.stdout.isatty()
         self._started = self._said = time.monotonic()
+        self._used = _processor_seconds()
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._started
+
+    @property
+    def cost(self) -> str:
+        """Tell how long it took, and how much processor time: the latter hardly depends on other load."""
+        return f"{self.seconds:.0f} s ({_processor_seconds() - self._used:.0f} s of processor time)"
 
     def step(self, text: str) -> None:
         """Tell what runs now."""
@@ -39,6 +46,11 @@ class Progress:
     def end(self, text: str) -> None:
         """Write the final line."""
         print(("\r\033[K" if self._live else "") + f"{self._prefix} {text}", flush=True)
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def bring(tools: Sequence[Tool], cache: Cache, *, quiet: bool = False) -> list[str]:
@@ -56,7 +68,7 @@ def bring(tools: Sequence[Tool], cache: Cache, *, quiet: bool = False) -> list[s
                         progress.end(f"present    {tool.summary}")
                     continue
                 tool.install(cache, progress.step)
-            progress.end(f"installed in {progress.seconds:.0f} s")
+            progress.end(f"installed in {progress.cost}")
         except (ToolError, OSError) as error:
             progress.end("FAILED")
             failures.append(f"{tool.name}: {error}")

@@ -28,7 +28,7 @@ class DebianTool:
     packages: tuple[str, ...]
     commands: tuple[str, ...]
     units: tuple[str, ...] = ()
-    """Services that the packages would start at boot; tests start their own copies."""
+    """Services that the packages would start at boot. One that was here before is let be."""
 
     def present(self, cache: Cache) -> bool:
         return all(find_program(command) for command in self.commands)
@@ -42,6 +42,7 @@ class DebianTool:
 
     def install(self, cache: Cache, report: Report) -> None:
         self._check_possible()
+        new_units = [unit for unit in self.units if not _known_to_systemd(unit)]
         with _no_service_starts():
             report("apt-get install " + " ".join(self.packages))
             if not self._install():
@@ -49,7 +50,7 @@ class DebianTool:
                 _apt("update")
                 if (failure := self._install_failure()) is not None:
                     raise ToolError(f"apt-get install {' '.join(self.packages)} failed:\n{tail(failure)}")
-        for unit in self.units if shutil.which("systemctl") else ():
+        for unit in filter(_known_to_systemd, new_units):
             subprocess.run(["systemctl", "disable", "--now", unit], capture_output=True, check=False)
         if not self.present(cache):
             missing = [command for command in self.commands if not find_program(command)]
@@ -82,6 +83,12 @@ def find_program(name: str) -> Path | None:
                 return folder / name
     found = shutil.which(name)
     return Path(found) if found else None
+
+
+def _known_to_systemd(unit: str) -> bool:
+    if shutil.which("systemctl") is None:
+        return False
+    return subprocess.run(["systemctl", "cat", unit], capture_output=True, check=False).returncode == 0
 
 
 def _apt(*arguments: str) -> str | None:

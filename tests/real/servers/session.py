@@ -34,7 +34,7 @@ def session() -> Iterator[Path]:
 
 
 def _clean_up_after_dead_runs() -> None:
-    """Kill the processes and remove the folders and control groups that killed runs left, and put back kernel settings."""
+    """Clear what killed runs left: processes, folders, control groups, changed settings of the kernel."""
     process.reap(of_dead_owners=True)
     remove_stale_groups()
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*-*"):
