@@ -182,14 +182,16 @@ def replica_pids(folder: Path) -> list[int]:
     return sorted(found)
 
 
-def declaration(project: str, traffic: Mapping[str, int], *, replicas: int = 1, more: str = "") -> str:
-    """A deployment of the model `plus` as a person writes it."""
+def declaration(
+    project: str, traffic: Mapping[str, int], *, replicas: int = 1, more: str = "", split: bool = True
+) -> str:
+    """A deployment of the model `plus` as a person writes it; without `split` the traffic is left out."""
     versions = "".join(
         f"  - package: {{package: projects/{project}/models/plus/packages/{v}}}\n    replicas: {replicas}\n"
         for v in traffic
     )
-    split = "".join(f"  - {{version: '{v}', percent: {p}}}\n" for v, p in traffic.items())
+    targets = "".join(f"  - {{version: '{v}', percent: {p}}}\n" for v, p in traffic.items())
     return (
         f"name: projects/{project}/deployments/plus\nmodel: projects/{project}/models/plus\n"
-        f"versions:\n{versions}traffic:\n{split}{more}"
+        f"versions:\n{versions}{f'traffic:{chr(10)}{targets}' if split else ''}{more}"
     )

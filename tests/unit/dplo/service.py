@@ -1,4 +1,6 @@
-"""The whole application over the in-memory ports and virtual time: what the tests of use cases and loops share."""
+"""The whole application over the in-memory ports and virtual time: what the tests of use cases and loops
+share.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -174,8 +174,8 @@ def replica_environment(
 ) -> dict[str, str]:
     """The environment of a replica: this machine's, the model server's settings, and what is declared.
 
-    Settings of the model server that stand in this service's own environment are handed on (telemetry, pickles),
-    but for those that say who a replica is and where it listens.
+    Settings of the model server that stand in this service's own environment are handed on (telemetry,
+    pickles), but for those that say who a replica is and where it listens.
     """
     version = placement.version
     own = ("MDS_GRPC__", "MDS_REST__", "MDS_STORE__", "MDS_ADDRESSES_FILE", "DPLO_")

@@ -1,4 +1,4 @@
-"""The settings of the deployment service: from `DPLO_...` variables and a YAML file, checked once at start."""
+"""The settings of the deployment service: from `DPLO_...` variables and a YAML file, checked at start."""
 
 import re
 from pathlib import Path
@@ -41,10 +41,11 @@ class PackagesSettings(ChannelSettings):
 class LocalSettings(Group):
     """The `local` cluster. Times in seconds, sizes in bytes.
 
-    `command` is what replicas are started with, before `serve PACKAGE`; empty: this Python with `-m mds`. `ports` is
-    the range they listen in, `20000-20999`; empty: any free ports. `registry_address` is where replicas register;
-    empty: at the gateway. With `stop_on_exit` replicas end when the service is stopped on purpose; without, they go
-    on serving and the next start takes them over, so that the service can be updated under load.
+    `command` is what replicas are started with, before `serve PACKAGE`; empty: this Python with `-m mds`.
+    `ports` is the range they listen in, `20000-20999`; empty: any free ports. `registry_address` is where
+    replicas register; empty: at the gateway. With `stop_on_exit` replicas end when the service is stopped on
+    purpose; without, they go on serving and the next start takes them over, so that the service can be
+    updated under load.
     """
 
     state_dir: Path = Path(".penstock/dplo/local")

@@ -1,9 +1,9 @@
 """Spans of rollouts, which outlive the process that began them.
 
-An OpenTelemetry span is told when it ends and lives in one process. The ids of a rollout's root and of its present
-phase are therefore made up front and stored with the rollout; what is called meanwhile gets them as its parent, and
-the span itself is given to the exporter when it has ended, by whichever process sees that. A crash between the two
-may tell a span twice, with the same ids.
+An OpenTelemetry span is told when it ends and lives in one process. The ids of a rollout's root and of its
+present phase are therefore made up front and stored with the rollout; what is called meanwhile gets them as
+its parent, and the span itself is given to the exporter when it has ended, by whichever process sees that. A
+crash between the two may tell a span twice, with the same ids.
 """
 
 import contextlib
@@ -49,7 +49,9 @@ class SpanTracer:
 
     @contextlib.contextmanager
     def within(self, reference: TraceReference | None) -> Iterator[None]:
-        """See RolloutTracer. Without a reference the remote side is told not to record, so that polls leave no spans."""
+        """See RolloutTracer. Without a reference the remote side is told not to record, so that polls leave
+        no spans.
+        """
         if reference is None or not reference.trace_id:
             span = SpanContext(_random(128), _random(64), is_remote=False, trace_flags=TraceFlags(0))
         else:

@@ -179,7 +179,9 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
 
 
 def _source(request: Any) -> tuple[deployment_pb2.Deployment, Locate]:
-    """The message of a request, and how its violations are told: by field of the request, or by place in the text."""
+    """The message of a request, and how its violations are told: by field of the request, or by place in the
+    text.
+    """
     if request.WhichOneof("source") == "declaration":
         declared = read_declaration(request.declaration)
         return declared.message, declared.locate

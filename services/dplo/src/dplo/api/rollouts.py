@@ -1,4 +1,4 @@
-"""Operations that follow rollouts. What they wait for is stored, so after a restart they are taken up again."""
+"""Operations that follow rollouts. What they wait for is stored: a restart takes them up again."""
 
 import asyncio
 from collections.abc import Mapping

@@ -83,7 +83,7 @@ class Controller:
             await self._rest(wake, result.delay)
 
     async def _rest(self, wake: asyncio.Event, delay: float) -> None:
-        """Waits, but not longer than until somebody wakes it; a little jitter keeps many from moving as one."""
+        """Waits, but not longer than until somebody wakes it; jitter keeps many from moving as one."""
         if delay <= 0:
             await asyncio.sleep(0)
             return

@@ -47,7 +47,9 @@ class Preview:
 
 
 class Deployments:
-    """The use cases. Each write is read-modify-write with compare-and-set, tried again when the service wrote too."""
+    """The use cases. Each write is read-modify-write with compare-and-set, tried again when the service wrote
+    too.
+    """
 
     def __init__(
         self,
@@ -204,7 +206,8 @@ class Deployments:
         raise missing or _not_found(name)
 
     async def settled(self, name: DeploymentName, revision: int) -> Deployment | None:
-        """Waits until the rollout of a revision is over, waits for a person, or the deployment is gone (None).
+        """Waits until the rollout of a revision is over, waits for a person, or the deployment is gone
+        (None).
 
         A revision that another one has taken the place of is followed by its end in the history.
         """

@@ -1,4 +1,4 @@
-"""Fault points: places where a test lets the process be killed, to show that it carries on after a restart."""
+"""Fault points: where a test lets the process be killed, to show that it carries on after a restart."""
 
 import os
 import signal

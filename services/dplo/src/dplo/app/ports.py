@@ -1,4 +1,6 @@
-"""What the application needs of the world: small protocols, each with an in-memory implementation in `memory`."""
+"""What the application needs of the world: small protocols, each with an in-memory implementation in
+`memory`.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -80,7 +82,9 @@ class PackageSource(Protocol):
         ...
 
     async def fetch(self, package: PackagePin) -> None:
-        """Puts the package into the cache, verified. Raises DataLoss if the content is not what the digest says."""
+        """Puts the package into the cache, verified. Raises DataLoss if the content is not what the digest
+        says.
+        """
         ...
 
     def cached(self) -> frozenset[str]:

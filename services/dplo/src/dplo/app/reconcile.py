@@ -80,7 +80,9 @@ class Reconciler:
         self._fault = fault
 
     async def reconcile_once(self, name: DeploymentName) -> Result:
-        """One look. A lost race with another writer is no error: the next look starts from what is there then."""
+        """One look. A lost race with another writer is no error: the next look starts from what is there
+        then.
+        """
         deployment = await self._store.read(name)
         if deployment is None:
             return Result(0.0, gone=True)

@@ -40,7 +40,7 @@ async def watch(
     else:
         if after > newest or (newest and after < oldest - 1):
             raise errors.OutOfRange(
-                f"the resume token {after} is not among the events kept, {oldest} to {newest}; watch without one",
+                f"resume token {after} is not among the events kept, {oldest} to {newest}; watch without one",
                 reason="RESUME_TOKEN_GONE",
                 metadata={"oldest": str(oldest), "newest": str(newest)},
             )

@@ -50,7 +50,9 @@ class PlaceReplica:
 
 @dataclass(frozen=True, slots=True)
 class PutRoute:
-    """Make the gateway divide traffic so; `etag` guards against a change since it was observed ("": none yet)."""
+    """Make the gateway divide traffic so; `etag` guards against a change since it was observed ("": none
+    yet).
+    """
 
     shares: Shares
     policy: bytes

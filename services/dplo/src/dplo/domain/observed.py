@@ -67,9 +67,9 @@ class RouteView:
 class Observed:
     """Everything that a plan is made from besides the stored state. `now` in seconds since the epoch.
 
-    `replicas` is None when the cluster could not be asked; `gateway_error` is set when the gateway could not be,
-    and then `route` says nothing. `samples` is None where nothing was measured. `cached` are digests of packages
-    that lie verified on this machine.
+    `replicas` is None when the cluster could not be asked; `gateway_error` is set when the gateway could not
+    be, and then `route` says nothing. `samples` is None where nothing was measured. `cached` are digests of
+    packages that lie verified on this machine.
     """
 
     now: float

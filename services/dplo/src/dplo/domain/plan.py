@@ -1,7 +1,7 @@
 """`plan(rollout, observed) -> actions`: what to do next, from what is stored and what is seen. Pure.
 
-Level-triggered: nothing is remembered between calls but the rollout, so a plan made after a crash is the plan made
-without one. What holds of every plan:
+Level-triggered: nothing is remembered between calls but the rollout, so a plan made after a crash is the plan
+made without one. What holds of every plan:
 
 - traffic is only ever routed to versions that have a ready replica at that moment;
 - what carries traffic is kept running until the traffic is observed to be gone from it;
@@ -36,8 +36,8 @@ class Failure:
 class Plan:
     """What to do now, and the rollout as it is after this look at the world.
 
-    `rollback` asks for a new revision that goes back to `rollout.fallback`. `check_at` is when time alone will
-    change the plan. `forget` says that a deployment that is being deleted has nothing left.
+    `rollback` asks for a new revision that goes back to `rollout.fallback`. `check_at` is when time alone
+    will change the plan. `forget` says that a deployment that is being deleted has nothing left.
     """
 
     actions: tuple[Action, ...]
@@ -68,7 +68,7 @@ def replica_id(deployment: DeploymentName, version: VersionSpec, ordinal: int) -
 
 
 def wanted_groups(rollout: Rollout) -> tuple[Group, ...]:
-    """The replicas that must run: the target's, and until the traffic has moved also what carried it before."""
+    """The replicas that must run: the target's, and until the traffic has moved what carried it before."""
     groups = {(v.version, v.fingerprint): Group(v, v.replicas, True) for v in rollout.target.versions}
     if rollout.phase.order < Phase.DRAIN.order:
         for version in rollout.base:
@@ -98,7 +98,9 @@ def plan(deployment: DeploymentName, rollout: Rollout, seen: Observed) -> Plan:
 
 
 def plan_removal(deployment: DeploymentName, rollout: Rollout, seen: Observed) -> Plan:
-    """What to do for a deployment that is to be gone: first the route, so that no caller meets a dying replica."""
+    """What to do for a deployment that is to be gone: first the route, so that no caller meets a dying
+    replica.
+    """
     if not seen.gateway_known or seen.replicas is None:
         return Plan((), rollout)
     if seen.route is not None and seen.route.owner in ("", str(deployment)):
@@ -264,7 +266,8 @@ def _replica_failure(rollout: Rollout, target: list[Group], seen: Observed) -> F
             if replica.state is ReplicaState.CRASH_LOOPING and group.key not in old:
                 return Failure(
                     "REPLICA_CRASH_LOOPING",
-                    f"replica {replica.id} of version {replica.version} ends again and again: {replica.message}",
+                    f"replica {replica.id} of version {replica.version} crashes again and again: "
+                    f"{replica.message}",
                 )
     deadline = _ready_deadline(rollout)
     if rollout.phase is Phase.SHIFT or deadline is None or seen.now < deadline:

@@ -1,4 +1,4 @@
-"""What applying a declaration would do, told by running the plan against a world where everything goes well."""
+"""What applying a declaration would do, by running the plan against a world where all goes well."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

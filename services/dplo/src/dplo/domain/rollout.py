@@ -62,9 +62,9 @@ class TraceReference:
 class Rollout:
     """A rollout as it is stored. Times in seconds since the epoch.
 
-    `base` and `base_traffic` are what carried traffic when it began. `fallback` is the revision to go back to.
-    `persistent` rollouts (those that go back) are immediate and never give up. `step` is the index of the step in
-    effect, -1 before any traffic has moved; `promoted` the highest step that a person has let go on.
+    `base` and `base_traffic` are what carried traffic when it began. `fallback` is the revision to go back
+    to. `persistent` rollouts (those that go back) are immediate and never give up. `step` is the index of the
+    step in effect, -1 before any traffic has moved; `promoted` the highest step that a person has let go on.
     """
 
     revision: int
@@ -114,7 +114,7 @@ class Rollout:
 
     @property
     def gated(self) -> bool:
-        """Whether the gate is asked at the step in effect: a declared step that nobody has promoted past it."""
+        """Whether the gate is asked at the step in effect: a declared one that nobody promoted past it."""
         declared = self.stepped and 0 <= self.step < len(self.target.strategy.steps)
         return declared and self.target.strategy.gate is not None and not self.unconditional
 

@@ -31,7 +31,7 @@ def _check_names(name: DeploymentName, spec: Spec) -> list[FieldViolation]:
     project = ModelName.parse(spec.model).project
     if project == name.project:
         return []
-    text = f"'{spec.model}' is of project '{project}', the deployment is of '{name.project}'; they must be the same"
+    text = f"'{spec.model}' is of project '{project}', not of '{name.project}' as the deployment"
     return [FieldViolation("model", text, "PROJECT_DIFFERS")]
 
 

@@ -76,7 +76,9 @@ class VersionSpec:
 
     @property
     def fingerprint(self) -> str:
-        """Tells replicas that are alike from those that must be replaced: all of it but the number of replicas."""
+        """Tells replicas that are alike from those that must be replaced: all of it but the number of
+        replicas.
+        """
         return _fingerprint(self)
 
     @property

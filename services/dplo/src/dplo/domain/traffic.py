@@ -66,7 +66,7 @@ NOTHING = Shares()
 
 
 def blend(before: Shares, after: Shares, percent: int) -> Shares:
-    """The shares when `percent` of the way from `before` to `after` is done. Nothing before: all of `after`."""
+    """The shares when `percent` of the way from `before` to `after` is done. Nothing before: `after`."""
     if not before or percent >= 100:
         return after
     mixed = {

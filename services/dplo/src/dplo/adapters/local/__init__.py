@@ -1,1 +1,3 @@
-"""The `local` cluster: replicas as supervised processes on this machine, which outlive the service's own crash."""
+"""The `local` cluster: replicas as supervised processes on this machine, which outlive the service's own
+crash.
+"""

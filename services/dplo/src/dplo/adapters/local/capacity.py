@@ -54,7 +54,7 @@ def admit(machine: Machine, running: Iterable[ReplicaRecord], wanted: Resources)
 
 
 def choose_ports(ports: range | None, taken: Collection[int], host: str) -> tuple[int, int]:
-    """Two free ports of a range, or (0, 0), which lets the model server take any. Raises ResourceExhausted."""
+    """Two free ports of a range, or (0, 0): the model server takes any. Raises ResourceExhausted."""
     if ports is None:
         return 0, 0
     free = (port for port in ports if port not in taken and _is_free(host, port))

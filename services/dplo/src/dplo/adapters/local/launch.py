@@ -1,9 +1,9 @@
 """Becomes a replica: takes the replica's lock, writes down who it is, and turns into the given command.
 
-Run as a script, with no imports but the standard library's, by `LocalCluster`:
-`launch.py LOCK_FILE PROCESS_FILE COMMAND…`. The lock is inherited by the command and held as long as it lives, so
-that a replica can never run twice, whoever starts it and whenever that one is killed. Exit code 75 says that
-somebody else holds it.
+Run as a script, with no imports but the standard library's, by `LocalCluster`: `launch.py LOCK_FILE
+PROCESS_FILE COMMAND…`. The lock is inherited by the command and held as long as it lives, so that a replica
+can never run twice, whoever starts it and whenever that one is killed. Exit code 75 says that somebody else
+holds it.
 """
 
 import fcntl

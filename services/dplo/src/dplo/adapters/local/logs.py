@@ -20,8 +20,8 @@ def is_larger(log: Path, limit: int) -> bool:
 def rotate(log: Path, kept: int) -> None:
     """Moves what is there aside.
 
-    The replica keeps the file open in append mode, so the content is copied and the file cut (what is written in
-    between is lost, a few lines at most).
+    The replica keeps the file open in append mode, so the content is copied and the file cut (what is written
+    in between is lost, a few lines at most).
     """
     for number in range(kept - 1, 0, -1):
         older = _numbered(log, number)

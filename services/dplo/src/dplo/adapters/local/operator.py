@@ -1,8 +1,8 @@
 """ClusterOperator `local`: starts, watches, restarts and stops model servers on this machine.
 
-Level-triggered as everything here: the record on disk says what should be, `tick` compares it with the processes.
-Replicas are sessions of their own, with logs that they write themselves, so they live on when this service dies;
-the next one finds them by process id and start time and goes on looking after them.
+Level-triggered as everything here: the record on disk says what should be, `tick` compares it with the
+processes. Replicas are sessions of their own, with logs that they write themselves, so they live on when this
+service dies; the next one finds them by process id and start time and goes on looking after them.
 """
 
 import asyncio
@@ -46,7 +46,8 @@ PackagePath = Callable[[str], Path]
 class LocalOptions:
     """How replicas are run. Times in seconds, sizes in bytes.
 
-    `command` comes before `serve PACKAGE`. `ports` is the range that replicas listen in; None: any free ports.
+    `command` comes before `serve PACKAGE`. `ports` is the range that replicas listen in; None: any free
+    ports.
     """
 
     state_dir: Path
@@ -81,7 +82,9 @@ class _Managed:
 
 
 class LocalCluster:
-    """The processes of this machine. An async context manager: adopts what is there, and at the end lets it be."""
+    """The processes of this machine. An async context manager: adopts what is there, and at the end lets it
+    be.
+    """
 
     def __init__(
         self,
@@ -455,7 +458,7 @@ class LocalCluster:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise errors.FailedPrecondition(
-                f"another DPLO looks after the replicas in {self._options.state_dir}; stop it, or give this one "
-                "a folder of its own (DPLO_LOCAL__STATE_DIR)",
+                f"another DPLO looks after the replicas in {self._options.state_dir}; stop it, or give "
+                "this one a folder of its own (DPLO_LOCAL__STATE_DIR)",
                 reason="STATE_DIR_IN_USE",
             ) from error

@@ -31,8 +31,8 @@ class ProcessIdentity:
     def kill_group(self) -> None:
         """Kills it and everything it started: it leads a process group of its own.
 
-        Only for a process that was seen alive by its start time lately: the number of a group that is long gone
-        may belong to somebody else.
+        Only for a process that was seen alive by its start time lately: the number of a group that is long
+        gone may belong to somebody else.
         """
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)

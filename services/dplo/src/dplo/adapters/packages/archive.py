@@ -1,7 +1,7 @@
 """Checks package archives against their digest, as their contract says (penstock/mds/v1/package.proto).
 
-An archive is a tar: `manifest.json`, whose SHA-256 is the digest of the package, then each file that it lists with
-its own SHA-256, and nothing else. Nothing is unpacked here.
+An archive is a tar: `manifest.json`, whose SHA-256 is the digest of the package, then each file that it lists
+with its own SHA-256, and nothing else. Nothing is unpacked here.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ def read_digest(path: Path) -> str:
 
 
 def verify(path: Path, digest: str, name: str) -> None:
-    """Reads an archive to its end. Raises DataLoss if it is damaged or is not the content that was asked for."""
+    """Reads an archive to its end. Raises DataLoss if it is damaged or another content."""
     with _opened(path) as archive:
         content = _manifest(archive, path)
         actual = _sha256(content)

@@ -1,4 +1,6 @@
-"""PackageSource on a directory of archives: `PROJECT/MODEL/VERSION.mdspkg`, or `MODEL-VERSION.mdspkg` as built."""
+"""PackageSource on a directory of archives: `PROJECT/MODEL/VERSION.mdspkg`, or `MODEL-VERSION.mdspkg` as
+built.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Declarations as text: YAML, JSON or text format into a message, with errors that name file, line and field."""
+"""Declarations as text: YAML, JSON or text format into a message, with errors by file, line and field."""
 
 from dplo.api.declaration.reading import Declared, read_declaration
 
