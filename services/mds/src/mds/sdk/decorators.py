@@ -35,6 +35,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
 STEP = "__mds_step__"
 SERVING = "__mds_serving__"
+_NO_METHOD: Any = None  # what a step gets that is written with parentheses; it says so
 STEPS = ("load", "preprocess", "inference", "postprocess")
 
 
@@ -93,7 +94,7 @@ def _step(kind: str) -> Callable[[F], F]:
     return decorate
 
 
-def load(method: F) -> F:
+def load(method: F = _NO_METHOD) -> F:
     """Marks the method that reads the model, once per instance, before the first request.
 
     It may take a `context` (`LoadContext`): where the model files lie and which device to use.
@@ -101,17 +102,17 @@ def load(method: F) -> F:
     return _step("load")(method)
 
 
-def preprocess(method: F) -> F:
+def preprocess(method: F = _NO_METHOD) -> F:
     """Marks the method that turns a request's inputs into what the model takes."""
     return _step("preprocess")(method)
 
 
-def inference(method: F) -> F:
+def inference(method: F = _NO_METHOD) -> F:
     """Marks the method that runs the model."""
     return _step("inference")(method)
 
 
-def postprocess(method: F) -> F:
+def postprocess(method: F = _NO_METHOD) -> F:
     """Marks the method that turns what the model gives into the declared outputs."""
     return _step("postprocess")(method)
 
