@@ -40,7 +40,7 @@ def run(*arguments: str) -> Result:
 
 def test_build_and_inspect(linear_package: Path, tmp_path: Path) -> None:
     source = str(linear_package.parent / "source")
-    built = mds(
+    built = run(
         "build", source, "--model", "linear", "--version", "3", "--label", "by=me", "-o", str(tmp_path)
     )
     assert built.exit_code == 0, built.stderr
@@ -52,7 +52,7 @@ def test_build_and_inspect(linear_package: Path, tmp_path: Path) -> None:
     facts = json.loads(run("inspect", str(package), "-o", "json").stdout)
     assert facts["manifest"]["labels"] == {"by": "me"}
     assert facts["digest"] == read_manifest(package).digest
-    as_json = mds(
+    as_json = run(
         "build",
         source,
         "--model",
