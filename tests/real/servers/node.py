@@ -80,25 +80,16 @@ def node(folder: Path, kubeconfig: Path, callers: Path) -> Iterator[Server]:
     kernel.write_text(json.dumps({name: Path("/proc/sys", name).read_text() for name in _KERNEL_SETTINGS}))
     _write_configuration(folder, group, callers)
     _make_groups(group)
-    unshare = [
-        "unshare",
-        "--pid",
-        "--fork",
-        "--kill-child=KILL",
-        "--mount",
-        "--mount-proc",
-        "--propagation",
-        "private",
-    ]
-    command = [*unshare, "sh", "-c", _INIT]
+    namespaces = ["--pid", "--fork", "--kill-child=KILL", "--mount", "--mount-proc", "--propagation=private"]
+    command = ["unshare", *namespaces, "sh", "-c", _INIT]
     env = {
         "FOLDER": str(folder),
         "SOCKET": str(folder / "containerd.sock"),
         "KUBECONFIG": str(kubeconfig),
         "NODE_NAME": NAME,
-        "CONTAINERD": str(program("containerd")),
-        "CTR": str(program("containerd", "ctr")),
-        "KUBELET": str(program("kubernetes", "kubelet")),
+        "CONTAINERD": program("containerd"),
+        "CTR": program("containerd", "ctr"),
+        "KUBELET": program("kubernetes", "kubelet"),
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     }
     try:
