@@ -136,8 +136,8 @@ def running(
 ) -> Iterator[Server]:
     """Run a server in `folder`, its log in `folder/NAME.log`, for the length of the block.
 
-    `user` is who it runs as when we are root; `patience` is how many seconds it gets to end by itself. The thread
-    that starts a server must outlive it: the kernel kills the child together with it.
+    `user` is who it runs as when we are root; `patience` is how many seconds it gets to end by itself. The
+    thread that starts a server must outlive it: the kernel kills the child together with it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **(env or {})}
