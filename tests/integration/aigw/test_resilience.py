@@ -22,7 +22,7 @@ async def _until(gateway, holds) -> None:
     to be tried.
     """
     async with asyncio.timeout(10):
-        while not holds(await _observed(gateway)):
+        while not holds(await _observed(gateway)):  # noqa: ASYNC110 - another process is being looked at
             await asyncio.sleep(0.01)
 
 
