@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from chassis import errors
 from chassis.transport.port import Call
 from google.protobuf.message import DecodeError
@@ -19,9 +20,9 @@ from mds.app.dataplane import (
     input_spec,
     wanted_outputs,
 )
-from mds.app.model import ServedModel
+from mds.app.model import AcceptedInput, ServedModel
 from mds.domain.signature import TensorSpec
-from mds.domain.tensors import Array, DataType
+from mds.domain.tensors import Array, DataType, element_count
 
 _parse = pb.ModelInferRequest.FromString
 LARGE = 32 * 1024  # above it a copy of the tensors costs more than reading the outer fields in Python
@@ -128,13 +129,33 @@ def _inputs(
     inputs: dict[str, Array] = {}
     for index, tensor in enumerate(tensors):
         name = tensor.name
-        spec = input_spec(model, name, tensor.datatype)
+        datatype = tensor.datatype
         shape = tuple(tensor.shape)
-        check_shape(spec, shape)
+        known = model.accepted.get((name, datatype, shape))
+        if known is None:
+            known = _accept(model, name, datatype, shape)
+        spec, size, dtype = known
         if tensor.parameters and "shared_memory_region" in tensor.parameters:
             raise shared_memory()
-        inputs[name] = from_raw(spec, shape, raw[index]) if raw else _typed(spec, shape, tensor)
+        if not raw:
+            inputs[name] = _typed(spec, shape, tensor)
+        elif size and len(raw[index]) == size and type(raw[index]) is bytes:
+            inputs[name] = np.frombuffer(raw[index], dtype).reshape(shape)
+        else:
+            inputs[name] = from_raw(spec, shape, raw[index])
     return inputs
+
+
+def _accept(model: ServedModel, name: str, datatype: str, shape: tuple[int, ...]) -> AcceptedInput:
+    """Checks an input's name, type and shape; those that fit are remembered, as the next request's are the
+    same.
+    """
+    spec = input_spec(model, name, datatype)
+    check_shape(spec, shape)
+    accepted = (spec, element_count(shape) * spec.dtype.size, spec.dtype.numpy)
+    if len(model.accepted) < _CACHED:
+        model.accepted[name, datatype, shape] = accepted
+    return accepted
 
 
 def _typed(spec: TensorSpec, shape: Sequence[int], tensor: Any) -> Array:

@@ -18,6 +18,7 @@ from mds.app.statistics import Statistics
 from mds.app.steps import Step, Steps
 from mds.domain.execution import Batching, Execution
 from mds.domain.manifest import Manifest
+from mds.domain.signature import TensorSpec
 from mds.domain.tensors import Array, DataType
 from mds.sdk.context import LoadContext
 from mds.sdk.decorators import ServingClass
@@ -31,6 +32,11 @@ class State(enum.Enum):
     DRAINING = "UNLOADING"
     UNLOADED = "UNAVAILABLE"
     FAILED = "FAILED"
+
+
+# An input that fits, with the size of its raw contents in bytes (0 for BYTES, of any size) and its numpy
+# type.
+AcceptedInput = tuple[TensorSpec, int, "np.dtype[Any]"]
 
 
 class Log(Protocol):
@@ -89,6 +95,7 @@ class ServedModel:
         self.signature = manifest.signature
         self.joins = manifest.signature.batches  # whether requests may share a run
         self.execution = execution or manifest.execution
+        self.accepted: dict[tuple[str, str, tuple[int, ...]], AcceptedInput] = {}
         self.statistics = Statistics()
         self.instances: list[Instance] = []
         self.state = State.UNLOADED

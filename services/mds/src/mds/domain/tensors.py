@@ -102,9 +102,12 @@ def element_count(shape: Sequence[int]) -> int:
 
 def shape_matches(shape: Sequence[int], spec: Sequence[int]) -> bool:
     """Whether a concrete shape fits a declared one, where -1 fits any size."""
-    return len(shape) == len(spec) and all(
-        want in (DYNAMIC, have) for have, want in zip(shape, spec, strict=True)
-    )
+    if len(shape) != len(spec):
+        return False
+    for have, want in zip(shape, spec, strict=True):  # noqa: SIM110 - a generator would cost twice as much
+        if want != DYNAMIC and have != want:
+            return False
+    return True
 
 
 def shape_text(shape: Sequence[int]) -> str:
