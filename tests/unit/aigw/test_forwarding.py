@@ -54,6 +54,17 @@ async def test_a_dead_replica_fails_no_call_and_is_put_aside(gateway) -> None:
     assert gateway.traffic.series("digits/classifier", "1").ejections == 1
 
 
+async def test_a_server_that_cancels_what_it_still_has_fails_no_call(gateway) -> None:
+    await gateway.route(("1", 1))
+    await gateway.register("a")
+    await gateway.register("b")
+    gateway.replicas["a"].fails(errors.Cancelled("CANCELLED", reason="CANCELLED"))
+    assert set(await gateway.infer_many(10)) == {"b"}
+    await gateway.registry.deregister("projects/digits/models/classifier/endpoints/b")
+    with pytest.raises(errors.Unavailable, match="could not be reached"):
+        await gateway.infer()
+
+
 async def test_a_replica_returns_when_its_time_is_over(gateway) -> None:
     await gateway.route(("1", 1))
     await gateway.register("a")
