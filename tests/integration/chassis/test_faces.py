@@ -1,6 +1,7 @@
 """A running service on both faces: what every service has, and how calls fail."""
 
 import asyncio
+import contextlib
 
 import grpc
 import httpx
@@ -188,6 +189,27 @@ async def test_own_http_routes_fail_with_the_same_bodies(http: httpx.AsyncClient
 async def test_paths_that_are_not_served_get_status_bodies(http: httpx.AsyncClient) -> None:
     answer = await http.get("/v1/nothing/here")
     assert (answer.status_code, answer.json()["code"]) == (404, 5)
+
+
+@pytest.mark.parametrize("head", ["GET /{} HTTP/1.1\r\nhost: a", "GET / HTTP/1.1\r\nhost: a\r\nx-big: {}"])
+async def test_a_request_whose_head_has_no_end_is_cut_off(echo: RunningService, head: str) -> None:
+    host, _, port = echo.host.rest_address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(head.format("x" * 100_000).encode())  # and nothing that would end it
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+    except ConnectionResetError:
+        pass  # hung up on before all was read, so the answer is lost
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionResetError):
+            await writer.wait_closed()
+
+
+async def test_a_head_of_ordinary_size_is_taken(http: httpx.AsyncClient) -> None:
+    for _ in range(10):
+        assert (await http.get("/readyz", headers={"x-big": "x" * 10_000})).status_code == 200
 
 
 async def test_documentation_is_served(http: httpx.AsyncClient) -> None:

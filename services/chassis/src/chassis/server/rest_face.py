@@ -23,6 +23,9 @@ from chassis.server.http import AuthenticationMiddleware, ErrorMiddleware, Obser
 from chassis.settings import ListenSettings, ServiceSettings
 from chassis.tls import server_context
 
+# uvicorn bounds it for its other parser only; without a bound one connection could fill the memory.
+_MAX_HEAD_BYTES = 64 * 1024
+
 
 class RestFace:
     """Listens for HTTP."""
@@ -134,7 +137,29 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """Tells the application the names in the client's verified certificate."""
+    """Bounds the head of a request, and tells the application the names in the client's certificate."""
+
+    _head = 0
+
+    def on_message_begin(self) -> None:
+        """A new request on the connection."""
+        self._head = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request's target."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _count(self, length: int) -> None:
+        self._head += length
+        if self._head > _MAX_HEAD_BYTES:
+            raise ValueError("the head of the request is too large")  # the parser's caller answers 400
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Once per connection, so that requests pay nothing for it."""
