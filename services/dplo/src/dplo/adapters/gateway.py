@@ -29,6 +29,8 @@ class AigwGateway:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
+        # A gateway may tell a policy in other bytes than it was given. By route: what it tells, what was meant.
+        self._told: dict[str, tuple[bytes, bytes]] = {}
 
     async def read_route(self, model: ModelName) -> RouteView | None:
         """See Gateway."""
@@ -40,7 +42,7 @@ class AigwGateway:
         return RouteView(
             weights=tuple((target.version, target.weight) for target in route.targets),
             etag=route.etag,
-            policy=route.policy.SerializeToString(deterministic=True),
+            policy=self._meant(route),
             owner=route.annotations.get(OWNER, ""),
         )
 
@@ -57,7 +59,8 @@ class AigwGateway:
             create = route_service_pb2.CreateRouteRequest(
                 parent=f"projects/{model.project}", route_id=model.model, route=message, reason=reason
             )
-            await self._remote.unary(f"{_ROUTES}/CreateRoute", create, route_pb2.Route)
+            written = await self._remote.unary(f"{_ROUTES}/CreateRoute", create, route_pb2.Route)
+            self._told[model.route] = (_policy(written), route.policy)
             return
         message.name = model.route
         update = route_service_pb2.UpdateRouteRequest(
@@ -65,7 +68,14 @@ class AigwGateway:
             update_mask=field_mask_pb2.FieldMask(paths=["targets", "policy", "annotations"]),
             reason=reason,
         )
-        await self._remote.unary(f"{_ROUTES}/UpdateRoute", update, route_pb2.Route)
+        written = await self._remote.unary(f"{_ROUTES}/UpdateRoute", update, route_pb2.Route)
+        self._told[model.route] = (_policy(written), route.policy)
+
+    def _meant(self, route: route_pb2.Route) -> bytes:
+        """The policy as declared, if the gateway tells what it told when it was given that one."""
+        told = _policy(route)
+        answer, meant = self._told.get(route.name, (b"", told))
+        return meant if told == answer else told
 
     async def delete_route(self, model: ModelName, etag: str) -> None:
         """See Gateway."""
@@ -95,6 +105,10 @@ class AigwGateway:
             token = answer.next_page_token
             if not token:
                 return frozenset(found)
+
+
+def _policy(route: route_pb2.Route) -> bytes:
+    return route.policy.SerializeToString(deterministic=True)
 
 
 def _sample(total: Any) -> TrafficSample:

@@ -35,6 +35,7 @@ def deployment(value: Deployment) -> deployment_pb2.Deployment:
     message.route = value.model.route
     message.conditions.extend(_condition(c) for c in value.status.conditions)
     message.observed_versions.extend(_versions(value))
+    message.drift.extend(_hop(hop, value.status.observed_at) for hop in value.status.drift)
     message.rollout_progress.CopyFrom(progress(value))
     for field, seconds in (
         ("create_time", value.created_at),
@@ -121,18 +122,7 @@ def drift(
     """How each hop differs."""
     return deployment_service_pb2.DeploymentDrift(
         deployment=str(name),
-        hops=[
-            _PB.HopDrift(
-                hop=_PB.Hop.Value(f"HOP_{hop.hop.name}"),
-                state=_PB.DriftState.Value(f"DRIFT_STATE_{hop.state.name}"),
-                differences=[
-                    _PB.Difference(path=d.path, declared=d.declared, actual=d.actual) for d in hop.differences
-                ],
-                observe_time=to_timestamp(observed_at),
-                message=hop.message,
-            )
-            for hop in hops
-        ],
+        hops=[_hop(hop, observed_at) for hop in hops],
     )
 
 
@@ -163,6 +153,18 @@ def cluster(facts: ClusterFacts) -> cluster_service_pb2.Cluster:
                 message="replicas are processes of this machine",
             )
         ],
+    )
+
+
+def _hop(value: HopDrift, observed_at: float | None) -> deployment_pb2.HopDrift:
+    return _PB.HopDrift(
+        hop=_PB.Hop.Value(f"HOP_{value.hop.name}"),
+        state=_PB.DriftState.Value(f"DRIFT_STATE_{value.state.name}"),
+        differences=[
+            _PB.Difference(path=d.path, declared=d.declared, actual=d.actual) for d in value.differences
+        ],
+        observe_time=to_timestamp(observed_at),
+        message=value.message,
     )
 
 

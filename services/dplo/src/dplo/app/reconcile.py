@@ -22,6 +22,7 @@ from dplo.domain.deployment import (
     RevisionStep,
     begin,
 )
+from dplo.domain.drift import find_drift
 from dplo.domain.names import DeploymentName
 from dplo.domain.observed import Observed
 from dplo.domain.plan import Failure, Plan, fail, plan, plan_removal
@@ -152,6 +153,7 @@ class Reconciler:
             replicas=before.status.replicas if seen.replicas is None else seen.replicas,
             shares=_routed(before, seen),
             conditions=conditions,
+            drift=find_drift(rollout, seen),
             attempt=self._attempt(before, outcomes, seen.now),
             observed_at=seen.now,
         )

@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass, replace
 
 from dplo.domain.conditions import Condition
+from dplo.domain.drift import HopDrift
 from dplo.domain.names import DeploymentName, ModelName
 from dplo.domain.observed import Replica
 from dplo.domain.rollout import Phase, Rollout, RolloutState, TraceReference
@@ -85,6 +86,7 @@ class Status:
     replicas: tuple[Replica, ...] = ()
     shares: Shares = NOTHING
     conditions: tuple[Condition, ...] = ()
+    drift: tuple[HopDrift, ...] = ()
     attempt: Attempt | None = None
     observed_at: float | None = None
 

@@ -25,7 +25,6 @@ from dplo.domain.names import DeploymentName
 from dplo.domain.rollout import Phase
 
 EVENTS_KEPT = 1000
-_PRUNE_EVERY = 100
 
 
 def open_engine(path: Path) -> AsyncEngine:
@@ -47,8 +46,9 @@ def open_engine(path: Path) -> AsyncEngine:
 class SqlStore:
     """Deployments, their history and their events. Use as an async context manager, which migrates."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, events_kept: int = EVENTS_KEPT) -> None:
         self._engine = engine
+        self._events_kept = events_kept
         self._writing = asyncio.Lock()
 
     async def __aenter__(self) -> "SqlStore":
@@ -90,7 +90,7 @@ class SqlStore:
             for revision in change.revisions:
                 await _put_revision(connection, str(written.name), revision)
             for happened in change.events:
-                await _put_event(connection, str(written.name), happened)
+                await _put_event(connection, str(written.name), happened, self._events_kept)
         return written
 
     async def remove(self, name: DeploymentName, row: int) -> None:
@@ -185,7 +185,7 @@ async def _put_revision(connection: AsyncConnection, name: str, revision: Revisi
         )
 
 
-async def _put_event(connection: AsyncConnection, name: str, happened: Event) -> None:
+async def _put_event(connection: AsyncConnection, name: str, happened: Event, events_kept: int) -> None:
     result = await connection.execute(
         insert(events).values(
             deployment=name,
@@ -199,12 +199,12 @@ async def _put_event(connection: AsyncConnection, name: str, happened: Event) ->
         )
     )
     newest = int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
-    if newest % _PRUNE_EVERY == 0:
+    if newest % max(1, events_kept // 10) == 0:
         kept = (
             select(events.c.sequence)
             .where(events.c.deployment == name)
             .order_by(events.c.sequence.desc())
-            .offset(EVENTS_KEPT)
+            .offset(events_kept)
             .limit(1)
             .scalar_subquery()
         )
