@@ -1,1 +1,1 @@
-"""Repeatable benchmarks: CPU per request and requests per second, as ratios against a baseline in the same run."""
+"""Repeatable benchmarks: CPU per request and requests/s, as ratios against a baseline in the same run."""

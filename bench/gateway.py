@@ -5,15 +5,15 @@ from pathlib import Path
 
 import grpc
 from google.protobuf import duration_pb2
-
-from bench import load, model, report
-from bench.ports import free_port
-from bench.process import Server
 from inference import grpc_service_pb2 as pb
 from penstock.aigw.v1 import endpoint_service_pb2 as endpoints
 from penstock.aigw.v1 import endpoint_service_pb2_grpc as endpoints_grpc
 from penstock.aigw.v1 import route_pb2, route_service_pb2
 from penstock.aigw.v1 import route_service_pb2_grpc as routes_grpc
+
+from bench import load, model, report
+from bench.ports import free_port
+from bench.process import Server
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 MODEL = "bench/small"
@@ -93,9 +93,7 @@ async def run(folder: Path, *, concurrency: int, rounds: int, seconds: float) ->
 
     def target(name: str, server: Server, port: int) -> report.Target:
         def send(requests: int) -> load.Load:
-            return load.run(
-                f"127.0.0.1:{port}", METHOD, message, concurrency=concurrency, requests=requests
-            )
+            return load.run(f"127.0.0.1:{port}", METHOD, message, concurrency=concurrency, requests=requests)
 
         return report.Target(name, server, send)
 

@@ -1,4 +1,4 @@
-"""Closed-loop gRPC load by h2load (nghttp2), a C program, so that the load costs little beside what it measures."""
+"""Closed-loop gRPC load by h2load (nghttp2): in C, so that it costs little beside what it measures."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ def grpc_frame(message: bytes) -> bytes:
 
 
 def run(address: str, method: str, message: bytes, *, concurrency: int, requests: int) -> Load:
-    """Sends `requests` unary calls with `concurrency` in flight; raises RuntimeError unless all get 200 and a body."""
+    """Sends unary calls with `concurrency` in flight; raises RuntimeError unless all get 200 and a body."""
     program = shutil.which("h2load")
     if program is None:
         raise RuntimeError(INSTALL)
@@ -48,7 +48,9 @@ def run(address: str, method: str, message: bytes, *, concurrency: int, requests
     good = int(_find(r"(\d+) 2xx", output))
     data = int(_find(r"\(([\d]+)\) data", output))
     if good != requests or data < requests * 5:
-        raise RuntimeError(f"{address}{method}: {good} of {requests} answered, {data} bytes of body\n{output}")
+        raise RuntimeError(
+            f"{address}{method}: {good} of {requests} answered, {data} bytes of body\n{output}"
+        )
     return Load(
         requests=good,
         seconds=_seconds(_find(r"finished in ([\d.]+\w+)", output)),

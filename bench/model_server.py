@@ -7,11 +7,11 @@ from pathlib import Path
 import grpc
 import numpy as np
 import onnxruntime
+from inference import grpc_service_pb2 as pb
 
 from bench import load, model, report
 from bench.ports import free_port
 from bench.process import Server
-from inference import grpc_service_pb2 as pb
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 MODEL = "small"
@@ -24,7 +24,18 @@ def package(folder: Path) -> tuple[Path, Path]:
     source.mkdir(exist_ok=True)
     model.write(source / "model.onnx")
     built = folder / "small.mdspkg"
-    command = [sys.executable, "-m", "mds", "build", str(source), "--model", MODEL, "--version", "1", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "mds",
+        "build",
+        str(source),
+        "--model",
+        MODEL,
+        "--version",
+        "1",
+        "--quiet",
+    ]
     subprocess.run([*command, "--out", str(built)], check=True, stdout=subprocess.DEVNULL)
     return source / "model.onnx", built
 

@@ -14,7 +14,7 @@ STOP_SECONDS = 10.0
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat after the command name: state, ppid, ... (proc(5)), or None if it is gone."""
+    """The fields of /proc/PID/stat from the state on (proc(5)), or None if the process is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -38,7 +38,7 @@ def tree(root: int) -> set[int]:
 
 
 def cpu_seconds(pids: set[int]) -> float:
-    """User plus system time that these processes have used so far, in seconds (resolution: a clock tick)."""
+    """User plus system time that these processes have used so far, in seconds, to a clock tick."""
     stats = filter(None, map(_stat, pids))
     return sum(int(stat[11]) + int(stat[12]) for stat in stats) / TICKS_PER_SECOND
 
@@ -54,8 +54,8 @@ class Server:
     ready_seconds: float = 60.0
 
     def __enter__(self) -> "Server":
-        self.log = tempfile.NamedTemporaryFile(prefix=f"bench-{self.name}-", suffix=".log", delete=False)  # noqa: SIM115 - closed in __exit__
-        threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        self.log = tempfile.NamedTemporaryFile(prefix=f"bench-{self.name}-", suffix=".log", delete=False)
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
             self.command,
             env={**os.environ, **threads, **self.environment},
@@ -83,7 +83,9 @@ class Server:
             except Exception as error:  # noqa: BLE001 - any failure means not ready yet; the last one is reported
                 last = error
             time.sleep(0.1)
-        raise RuntimeError(f"{self.name} was not ready in {self.ready_seconds:.0f} s: {last}\n{self._log_tail()}")
+        raise RuntimeError(
+            f"{self.name} was not ready in {self.ready_seconds:.0f} s: {last}\n{self._log_tail()}"
+        )
 
     def _log_tail(self) -> str:
         return Path(self.log.name).read_text(errors="replace")[-4000:]

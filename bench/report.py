@@ -21,7 +21,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """Medians over the rounds of one target at one concurrency; `ratio` is its CPU per request over the baseline's."""
+    """Medians over the rounds of one target; `ratio` is its CPU per request over the baseline's."""
 
     name: str
     concurrency: int
@@ -33,7 +33,7 @@ class Row:
 
 
 def measure(targets: Sequence[Target], *, concurrency: int, rounds: int, seconds: float) -> list[Row]:
-    """Visits every target once a round, so that drift of the machine hits all alike; the first is the baseline."""
+    """Visits every target once a round, so that drift hits all alike; the first is the baseline."""
     counts = {t.name: _calibrate(t, seconds) for t in targets}
     cpu: dict[str, list[float]] = {t.name: [] for t in targets}
     loads: dict[str, list[Load]] = {t.name: [] for t in targets}

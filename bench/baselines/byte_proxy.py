@@ -1,4 +1,4 @@
-"""A bare grpc.aio + uvloop byte proxy: any unary call to one upstream; no routing, retries, checks or telemetry.
+"""A bare grpc.aio + uvloop byte proxy of unary calls to one upstream; no routing, retries or telemetry.
 
 usage: byte_proxy.py PORT UPSTREAM_ADDRESS
 """

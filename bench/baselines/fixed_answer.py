@@ -9,7 +9,6 @@ import sys
 import grpc
 import numpy as np
 import uvloop
-
 from inference import grpc_service_pb2 as pb
 
 

@@ -1,4 +1,4 @@
-"""A bare grpc.aio + uvloop server of one ONNX model: decode, run in the loop, answer; no batching, checks or telemetry.
+"""A bare grpc.aio + uvloop server of one ONNX model: decode, run in the loop, answer; nothing else.
 
 usage: model_server.py PORT MODEL.onnx
 """
@@ -10,7 +10,6 @@ import grpc
 import numpy as np
 import onnxruntime
 import uvloop
-
 from inference import grpc_service_pb2 as pb
 from inference import grpc_service_pb2_grpc as pb_grpc
 
