@@ -20,7 +20,7 @@ breaking() {
 step "ruff check" ruff check .
 step "ruff format" ruff format --check --quiet .
 step "mypy --strict" mypy
-step "import-linter" lint-imports --no-timing
+step "import-linter" lint-imports --no-logo
 step "buf lint" buf lint
 step "buf format" buf format --diff --exit-code
 step "buf breaking" breaking
