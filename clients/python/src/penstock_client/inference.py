@@ -11,7 +11,7 @@ from inference import grpc_service_pb2 as oip
 
 from penstock_client import names, prediction, status
 from penstock_client.errors import DeadlineExceeded, PenstockError, Unavailable
-from penstock_client.prediction import InferRequest, Inputs, ModelInfo, Parameter, Prediction
+from penstock_client.prediction import InferRequest, ModelInfo, Parameter, Prediction
 from penstock_client.retry import RetryPolicy, draw_jitter
 from penstock_client.settings import Tls
 from penstock_client.tracing import Spans
@@ -19,6 +19,8 @@ from penstock_client.transport import Remote, tls_context
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from penstock_client.prediction import Inputs
 
 _OIP = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _HEADER_LENGTH = "Inference-Header-Content-Length"

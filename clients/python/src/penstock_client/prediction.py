@@ -7,17 +7,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 from inference import grpc_service_pb2 as oip
 
 from penstock_client import tensors
 from penstock_client.errors import DataLoss, InvalidArgument
 
-Array = npt.NDArray[Any]
-Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+    Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike]
+
 Parameter = bool | int | float | str
 
 
@@ -170,6 +172,8 @@ def model_info(metadata: oip.ModelMetadataResponse) -> ModelInfo:
 
 def needs_model_info(inputs: Inputs) -> bool:
     """Whether names or element types are missing from what the caller gave."""
+    import numpy as np
+
     return not (
         isinstance(inputs, Mapping) and all(isinstance(value, np.ndarray) for value in inputs.values())
     )
@@ -179,6 +183,8 @@ def bind(inputs: Inputs, info: ModelInfo | None) -> dict[str, Array]:
     """Arrays by input name. Lists take the model's element types; arrays keep their own, so that a wrong
     one is refused by the server and not silently changed.
     """
+    import numpy as np
+
     if info is None:
         if not isinstance(inputs, Mapping):
             raise InvalidArgument("inputs without names need the model's description", reason="INPUT_UNNAMED")

@@ -6,44 +6,73 @@ Raw contents are little-endian and row-major. `BYTES` elements are each preceded
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
-from collections.abc import Sequence
-from typing import Any
-
-import ml_dtypes
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from penstock_client.errors import DataLoss, InvalidArgument
 
-_NUMPY: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "UINT8": np.dtype(np.uint8),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype(np.int8),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
-_NAMES = {dtype: name for name, dtype in _NUMPY.items()}
+if TYPE_CHECKING:
+    # numpy takes longer to import than all the rest of the client, and most commands never need it.
+    import numpy as np
+    import numpy.typing as npt
+
 _LENGTH = struct.Struct("<I")
 
-DATATYPES = (*_NUMPY, "BYTES")
+DATATYPES = (
+    "BOOL",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "FP16",
+    "FP32",
+    "FP64",
+    "BF16",
+    "BYTES",
+)
 """Every datatype of the protocol."""
+
+
+@functools.cache
+def _dtypes() -> Mapping[str, np.dtype[Any]]:
+    import ml_dtypes
+    import numpy as np
+
+    codes = (
+        "?",
+        "u1",
+        "<u2",
+        "<u4",
+        "<u8",
+        "i1",
+        "<i2",
+        "<i4",
+        "<i8",
+        "<f2",
+        "<f4",
+        "<f8",
+        ml_dtypes.bfloat16,
+    )
+    return {name: np.dtype(code) for name, code in zip(DATATYPES, codes, strict=False)}
+
+
+@functools.cache
+def _names() -> Mapping[np.dtype[Any], str]:
+    return {dtype: name for name, dtype in _dtypes().items()}
 
 
 def datatype_of(array: npt.NDArray[Any]) -> str:
     """The protocol's name of an array's element type; InvalidArgument for a type that it has no name for."""
     if array.dtype.kind in "OSU":
         return "BYTES"
-    name = _NAMES.get(array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else array.dtype)
+    name = _names().get(array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else array.dtype)
     if name is None:
         raise InvalidArgument(
             f"numpy type {array.dtype} has no counterpart in the Open Inference Protocol; "
@@ -55,10 +84,12 @@ def datatype_of(array: npt.NDArray[Any]) -> str:
 
 def numpy_dtype(datatype: str) -> np.dtype[Any]:
     """The numpy type of a protocol datatype; `object` for BYTES."""
+    import numpy as np
+
     if datatype == "BYTES":
         return np.dtype(np.object_)
     try:
-        return _NUMPY[datatype]
+        return _dtypes()[datatype]
     except KeyError:
         raise InvalidArgument(
             f"datatype {datatype!r} is none of {', '.join(DATATYPES)}", reason="DATATYPE_UNSUPPORTED"
@@ -67,6 +98,8 @@ def numpy_dtype(datatype: str) -> np.dtype[Any]:
 
 def as_array(value: npt.ArrayLike, datatype: str | None = None) -> npt.NDArray[Any]:
     """An array of `value`, of the given protocol datatype if one is named; arrays that fit are not copied."""
+    import numpy as np
+
     if datatype is None:
         return np.asarray(value)
     try:
@@ -90,6 +123,8 @@ def from_raw(raw: bytes | memoryview, datatype: str, shape: Sequence[int]) -> np
     """The array that raw contents hold: a read-only view of `raw`, except for BYTES. DataLoss when sizes
     disagree.
     """
+    import numpy as np
+
     count = math.prod(shape)
     if datatype == "BYTES":
         return _from_bytes(raw, count).reshape(tuple(shape))
@@ -109,6 +144,8 @@ def _element(item: Any) -> bytes:
 
 
 def _from_bytes(raw: bytes | memoryview, count: int) -> npt.NDArray[Any]:
+    import numpy as np
+
     items: list[bytes] = []
     offset, view = 0, memoryview(raw)
     while offset < len(view):
