@@ -140,26 +140,32 @@ class _Protocol(HttpToolsProtocol):
     """Bounds the head of a request, and tells the application the names in the client's certificate."""
 
     _head = 0
+    _in_head = False
+
+    def data_received(self, data: bytes) -> None:
+        """Counts what belongs to a head that has not ended: the parser keeps it all."""
+        began_in_head = self._in_head
+        super().data_received(data)
+        if began_in_head and self._in_head and not self.transport.is_closing():
+            self._head += len(data)
+            if self._head > _MAX_HEAD_BYTES:
+                self.send_400_response("The head of the request is too large.")
 
     def on_message_begin(self) -> None:
         """A new request on the connection."""
-        self._head = 0
+        self._head, self._in_head = 0, True
         super().on_message_begin()
 
-    def on_url(self, url: bytes) -> None:
-        """Part of the request's target."""
-        self._count(len(url))
-        super().on_url(url)
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._count(len(name) + len(value))
+        """One header that came whole."""
+        if len(name) + len(value) > _MAX_HEAD_BYTES:
+            raise ValueError("the head of the request is too large")  # the parser's caller answers 400
         super().on_header(name, value)
 
-    def _count(self, length: int) -> None:
-        self._head += length
-        if self._head > _MAX_HEAD_BYTES:
-            raise ValueError("the head of the request is too large")  # the parser's caller answers 400
+    def on_headers_complete(self) -> None:
+        """The head has ended."""
+        self._in_head = False
+        super().on_headers_complete()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Once per connection, so that requests pay nothing for it."""
