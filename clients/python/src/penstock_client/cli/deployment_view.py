@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC
 
 from penstock.common.v1 import types_pb2
 from penstock.dplo.v1 import deployment_pb2, deployment_service_pb2
@@ -97,7 +98,7 @@ def is_step(response: deployment_service_pb2.WatchDeploymentResponse) -> bool:
 
 def event_line(event: deployment_service_pb2.DeploymentEvent) -> str:
     """One event in one line."""
-    at = event.event_time.ToDatetime().strftime("%H:%M:%S")
+    at = event.event_time.ToDatetime(tzinfo=UTC).astimezone().strftime("%H:%M:%S")
     phase = word(deployment_pb2.RolloutPhase, event.phase, "ROLLOUT_PHASE") if event.phase else ""
     moved = f" [{traffic(event.traffic)}]" if event.traffic else ""
     return f"  {at} {phase:<8} {event.message}{moved}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import json
 import sys
 import time
@@ -41,8 +42,9 @@ def out() -> Console:
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_WIDE)
 
 
+@functools.cache
 def err() -> Console:
-    """Standard error, for what is not the result."""
+    """Standard error, for what is not the result; one for all, as lines have to pass a spinner by."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -111,17 +113,21 @@ def _show_next_steps(running: state.StackState, *, is_default: bool) -> None:
     console = out()
     lead = "" if is_default else f"PENSTOCK_STATE={running.folder} "
     rest = {name: entry.rest for name, entry in running.services.items()}
-    lines = [
-        "",
-        "Penstock is up. Try:",
+    lines = ["", "Penstock is up. Try:"]
+    if shutil.which("penstock") is None:
+        lines.append(f'  export PATH="{Path(sys.executable).parent}:$PATH"')
+    lines += [
         f"  {lead}penstock status",
-        f"  {lead}penstock package push PACKAGE.mdspkg --project digits   # made by: mds build FOLDER",
+        f"  {lead}penstock package push MODEL-VERSION.mdspkg --project PROJECT   # made by: mds build FOLDER",
         f"  {lead}penstock deploy apply DEPLOYMENT.yaml",
-        f"  {lead}penstock predict digits/classifier --input @images.npy",
-        f"  {lead}penstock down" if is_default else f"  penstock down --state {running.folder}",
+        f"  {lead}penstock predict PROJECT/MODEL --input @INPUT.json",
+        f"  {lead}penstock down",
+        "The repository's docs/quickstart.md goes through it with a model of handwritten digits.",
         "",
-        f"REST and its documentation: {rest['aigw']}/docs (gateway), {rest['dplo']}/docs (deployments), "
-        f"{rest['mds']}/docs (packages)",
+        "REST faces, each with its documentation:",
+        f"  gateway      {rest['aigw']}/docs",
+        f"  deployments  {rest['dplo']}/docs",
+        f"  packages     {rest['mds']}/docs",
     ]
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
