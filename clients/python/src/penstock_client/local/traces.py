@@ -85,15 +85,18 @@ class Trace:
 
 def load(folder: Path) -> Sequence[Trace]:
     """All traces in the span files of a folder, the newest last. A line that is half written is left out."""
-    found: dict[str, list[SpanRecord]] = {}
+    found: dict[str, dict[str, SpanRecord]] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 span = _record(json.loads(line))
             except (ValueError, KeyError, TypeError):
                 continue
-            found.setdefault(span.trace_id, []).append(span)
-    traces = [Trace(key, tuple(sorted(spans, key=lambda s: s.start))) for key, spans in found.items()]
+            # DPLO may tell a span twice when it was killed in between.
+            found.setdefault(span.trace_id, {})[span.span_id] = span
+    traces = [
+        Trace(key, tuple(sorted(spans.values(), key=lambda span: span.start))) for key, spans in found.items()
+    ]
     return sorted(traces, key=lambda trace: trace.spans[0].start)
 
 
