@@ -154,6 +154,7 @@ async def running_dplo(
         "DPLO_LOCAL__STATE_DIR": str(neighbours.folder / "local"),
         "DPLO_GATEWAY__ADDRESS": neighbours.gateway.grpc_address,
         "DPLO_PACKAGES__ADDRESS": neighbours.store.grpc_address,
+        "DPLO_LOCAL__LOOPING_AFTER": "2",
         "PENSTOCK_STACK": str(neighbours.folder),
         **(environ or {}),
     }

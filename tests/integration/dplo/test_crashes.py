@@ -28,15 +28,15 @@ async def test_killed_at_each_step_it_carries_on_and_no_replica_runs_twice(neigh
         fresh = operation is None
         async with running_dplo(neighbours, {"DPLO_FAULT_POINT": point}, wait=fresh) as dplo:
             if operation is None:
-                operation = await dplo.apply(declaration("kill", {"1": 100}, replicas=2))
+                operation = await dplo.apply(declaration("kill", {"1": 100}))
             assert await dplo.process.wait(30) == -signal.SIGKILL, point
-        assert len(replica_pids(neighbours.folder)) <= 2
+        assert len(replica_pids(neighbours.folder)) <= 1
     async with running_dplo(neighbours) as dplo:
         deployment = await dplo.wait(operation)
         assert deployment.rollout_progress.state == COMPLETE
         assert deployment.revision.endswith("/revisions/1")
         first = replica_pids(neighbours.folder)
-        assert len(first) == 2
+        assert len(first) == 1
         assert (
             sorted(int(r.cluster_reference.split()[1]) for r in deployment.observed_versions[0].replicas)
             == first
@@ -49,16 +49,16 @@ async def test_replicas_serve_on_without_the_service_and_a_change_under_kills_lo
 ) -> None:
     await neighbours.upload("serve", "1", "2")
     async with running_dplo(neighbours) as dplo:
-        await dplo.wait(await dplo.apply(declaration("serve", {"1": 100}, replicas=2)))
+        await dplo.wait(await dplo.apply(declaration("serve", {"1": 100})))
     first = replica_pids(neighbours.folder)
-    assert len(first) == 2
+    assert len(first) == 1
     async with Load(neighbours, "serve") as load:
         await load.requests(20)
         async with running_dplo(neighbours, {"DPLO_FAULT_POINT": CHANGE_POINTS[0]}) as dplo:
             seen = await dplo.get("serve")
             adopted = sorted(int(r.cluster_reference.split()[1]) for r in seen.observed_versions[0].replicas)
             assert adopted == first
-            operation = await dplo.apply(declaration("serve", {"2": 100}, replicas=2))
+            operation = await dplo.apply(declaration("serve", {"2": 100}))
             assert await dplo.process.wait(30) == -signal.SIGKILL
         for point in CHANGE_POINTS[1:]:
             async with running_dplo(neighbours, {"DPLO_FAULT_POINT": point}, wait=False) as dplo:
@@ -70,7 +70,7 @@ async def test_replicas_serve_on_without_the_service_and_a_change_under_kills_lo
     assert load.failures == []
     assert {answer for answer in load.answers if answer != 0.0} == {1.0, 2.0}
     second = replica_pids(neighbours.folder)
-    assert len(second) == 2
+    assert len(second) == 1
     assert not set(first) & set(second)
 
 

@@ -36,14 +36,17 @@ async def test_a_deployment_from_declaration_to_prediction_and_away_again(neighb
         assert len(replica_pids(neighbours.folder)) == 2
 
         steps = "rollout: {steps: [{percent: 10, manual_promotion: true}]}\n"
+        steps += "policy: {timeout: 30s, retry: {max_attempts: 3, codes: [UNAVAILABLE]}}\n"
         second = await dplo.apply(declaration("one", {"2": 100}, more=steps))
         waiting = await dplo.wait(second)
         assert waiting.rollout_progress.state == deployment_pb2.ROLLOUT_STATE_AWAITING_PROMOTION
         route = await neighbours.route("one")
         assert {t.version: t.weight for t in route.targets} == {"1": 90, "2": 10}
+        assert route.policy.timeout.seconds == 30
         answers = [ask(neighbours, "one", 0.0) for _ in range(50)]
         assert answers.count(2.0) == 5
 
+        assert (await neighbours.route("one")).generation == route.generation == 2
         name = deployment.name
         done = await dplo.wait(await dplo.stub.PromoteDeployment(pb.PromoteDeploymentRequest(name=name)))
         assert done.rollout_progress.state == deployment_pb2.ROLLOUT_STATE_COMPLETE

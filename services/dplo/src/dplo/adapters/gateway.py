@@ -29,7 +29,8 @@ class AigwGateway:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
-        # A gateway may tell a policy in other bytes than it was given. By route: what it tells, what was meant.
+        # A gateway may tell a policy in other bytes than it was given.
+        # By route: what it tells, and what it was given.
         self._told: dict[str, tuple[bytes, bytes]] = {}
 
     async def read_route(self, model: ModelName) -> RouteView | None:
