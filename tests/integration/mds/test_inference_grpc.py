@@ -472,3 +472,30 @@ async def test_model_service_tells_what_is_served(linear: RunningService, infer_
     tuned = model_service_pb2.TuneServedModelRequest(name="servedModels/linear")
     tuned.batching.max_items = 3
     assert (await api.TuneServedModel(tuned)).batching.max_items == 3
+
+
+async def test_a_watch_tells_each_change_of_state(linear: RunningService) -> None:
+    api = model_service_pb2_grpc.ModelServiceStub(linear.channel)
+    listed = await api.ListServedModels(model_service_pb2.ListServedModelsRequest())
+    assert [model.name for model in listed.served_models] == ["servedModels/linear"]
+    watch = api.WatchServedModel(model_service_pb2.WatchServedModelRequest(name="servedModels/linear"))
+    assert (await watch.read()).state == model_service_pb2.ServedModel.STATE_READY
+    await stub(linear).RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="linear"))
+    assert (await watch.read()).state == model_service_pb2.ServedModel.STATE_UNLOADED
+    await stub(linear).RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="linear"))
+    assert (await watch.read()).state == model_service_pb2.ServedModel.STATE_READY
+    watch.cancel()
+
+
+async def test_what_model_service_cannot_do_yet_says_so(linear: RunningService) -> None:
+    api = model_service_pb2_grpc.ModelServiceStub(linear.channel)
+    request = model_service_pb2.CheckServedModelRequest(name="servedModels/linear")
+    with pytest.raises(
+        grpc.aio.AioRpcError, match="CheckServedModel is not available in this version"
+    ) as caught:
+        await api.CheckServedModel(request)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    wrong = model_service_pb2.GetServedModelRequest(name="servedModels/nobody")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await api.GetServedModel(wrong)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND

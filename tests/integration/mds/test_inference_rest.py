@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from google.api import annotations_pb2
+from inference import grpc_service_pb2
 
 from tests.integration.mds.conftest import WEIGHTS, Serving
 
@@ -215,3 +218,37 @@ async def test_metrics_count_what_was_done(http: httpx.AsyncClient) -> None:
     assert 'mds_requests_total{code="OK",model="linear",version="1"}' in text
     assert "mds_queue_seconds_bucket" in text
     assert "mds_batch_items_count" in text
+
+
+def documented() -> list[tuple[str, str]]:
+    """Every path of the http annotations, with names filled in."""
+    found = []
+    for method in grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
+        rule = method.GetOptions().Extensions[annotations_pb2.http]
+        for binding in (rule, *rule.additional_bindings):
+            verb = binding.WhichOneof("pattern")
+            if verb is None:
+                continue
+            path = re.sub(r"{(name|model_name)=\*/\*}", "demo/linear", getattr(binding, verb))
+            filled = {"{version}": "1", "{model_version}": "1", "{repository_name}": "main"}
+            if "sharedmemory" not in path:
+                filled |= {"{name}": "linear", "{model_name}": "linear"}
+            for part, value in filled.items():
+                path = path.replace(part, value)
+            found.append((verb.upper(), path.replace("{name}", "region")))
+    return found
+
+
+@pytest.mark.parametrize(("verb", "path"), documented())
+async def test_every_path_of_the_contract_is_served(verb: str, path: str, http: httpx.AsyncClient) -> None:
+    content = json.dumps(body()).encode() if path.endswith("/infer") else b""
+    answer = await http.request(verb, path, content=content)
+    assert answer.status_code in (200, 501), (verb, path, answer.text)
+    if answer.status_code == 501:
+        assert re.search("sharedmemory|trace|logging", path)
+    if path.endswith("/unload"):
+        await http.post("/v2/repository/models/linear/load")
+
+
+async def test_there_are_many_paths() -> None:
+    assert len(documented()) > 35

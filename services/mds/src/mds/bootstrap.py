@@ -6,7 +6,7 @@ import functools
 import secrets
 from collections.abc import AsyncIterator
 
-from chassis import errors
+from chassis import errors, openapi
 from chassis.bootstrap import Host
 from chassis.channel import open_channel
 from chassis.registry.embedded import EmbeddedRegistry
@@ -48,7 +48,8 @@ async def build_model_server(host: Host, settings: ModelServerSettings) -> None:
             host.version,
             max_body_bytes=settings.limits.max_body_bytes,
             may_unload=registration.refuse_unload,
-        )
+        ),
+        described=openapi.open_inference("{model}", statistics=True, repository=True),
     )
     info = ServerInfo(
         instance_id=registration.instance_id,

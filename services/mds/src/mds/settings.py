@@ -5,7 +5,14 @@ file.
 import os
 from pathlib import Path
 
-from chassis.settings import MIB, ChannelSettings, Group, ListenSettings, ServiceSettings
+from chassis.settings import (
+    MIB,
+    ChannelSettings,
+    Group,
+    LimitsSettings,
+    ListenSettings,
+    ServiceSettings,
+)
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -83,7 +90,10 @@ class StoreSettings(Group):
 
 
 class PackageServiceSettings(ServiceSettings):
-    """All settings of the package service. `max_package_bytes` bounds an upload and what it unpacks to."""
+    """All settings of the package service. `max_package_bytes` bounds an upload and what it unpacks to.
+
+    Calls may take an hour where the caller sets no deadline: weights are large.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="MDS_", env_nested_delimiter="__", extra="forbid", frozen=True
@@ -91,6 +101,7 @@ class PackageServiceSettings(ServiceSettings):
 
     grpc: ListenSettings = ListenSettings(port=8520)
     rest: ListenSettings = ListenSettings(port=8521)
+    limits: LimitsSettings = LimitsSettings(default_deadline=3600.0)
     store: StoreSettings = StoreSettings()
     max_package_bytes: int = Field(default=64 * 1024 * MIB, gt=0)
     allow_pickles: bool = True

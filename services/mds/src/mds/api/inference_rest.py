@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from chassis import errors, status
 from chassis.rest.headers import timeout as read_timeout
+from chassis.rest.problem import BodyTooLarge
 from chassis.server.http import ROUTE
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -122,7 +123,7 @@ class RestInference(BaseRoute):
         headers = _headers(scope)
         seconds = read_timeout(headers.get("grpc-timeout"))
         deadline = None if seconds is None else monotonic() + seconds
-        body = self._decoded(await self._read(receive, headers), headers.get("content-encoding", ""))
+        body = self._decoded(await self._read(receive), headers.get("content-encoding", ""))
         request = infer_rest.parse(model, body, headers.get("inference-header-content-length"))
         wanted = wanted_outputs(model, [output for output, _ in request.outputs])
         deadline = deadline_with(deadline, request.timeout_us)
@@ -136,7 +137,7 @@ class RestInference(BaseRoute):
 
     async def _index(self, scope: Scope, receive: Receive, send: Send) -> None:
         _expect(scope, "POST")
-        body = await self._read(receive, _headers(scope))
+        body = await self._read(receive)
         tree = infer_rest.load_json(body) if body.strip() else {}
         only_ready = isinstance(tree, dict) and tree.get("ready") is True
         index = repository_index(self._plane.models, only_ready=only_ready)
@@ -144,7 +145,7 @@ class RestInference(BaseRoute):
 
     async def _repository(self, match: re.Match[str], scope: Scope, receive: Receive, send: Send) -> None:
         _expect(scope, "POST")
-        await self._read(receive, _headers(scope))
+        await self._read(receive)
         model = self._plane.find(match["model"], "")
         if match["action"] == "load":
             await model.load()
@@ -154,22 +155,14 @@ class RestInference(BaseRoute):
         done = "is_loaded" if match["action"] == "load" else "is_unloaded"
         await _send(send, [orjson.dumps({"model_name": model.name, done: True})])
 
-    async def _read(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
-        """The whole body. Raises ResourceExhausted beyond the limit, before reading if the length is told."""
-        told = headers.get("content-length", "")
-        if told.isdigit() and int(told) > self._max_body:
-            raise self._too_large()
+    async def _read(self, receive: Receive) -> bytes:
+        """The whole body; the host bounds it."""
         parts: list[bytes] = []
-        size = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise errors.Cancelled("the caller went away", reason="CALLER_GONE")
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._max_body:
-                raise self._too_large()
-            parts.append(part)
+            parts.append(message.get("body", b""))
             if not message.get("more_body"):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -187,17 +180,10 @@ class RestInference(BaseRoute):
         except zlib.error as error:
             raise infer_rest.malformed(f"the body is not {encoding} as it says: {error}") from error
         if unpacker.unconsumed_tail:
-            raise self._too_large()
+            raise BodyTooLarge(self._max_body)
         if not unpacker.eof:
             raise infer_rest.malformed(f"the {encoding} body ends too early")
         return plain
-
-    def _too_large(self) -> errors.ResourceExhausted:
-        return errors.ResourceExhausted(
-            f"the body is larger than {self._max_body} bytes (the server's setting limits.max_body_bytes)",
-            reason="BODY_TOO_LARGE",
-            metadata={"limit": str(self._max_body)},
-        )
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -244,7 +230,7 @@ def _expect(scope: Scope, verb: str) -> None:
 def _elsewhere(path: str) -> errors.Error:
     if path.startswith(("/v2/systemsharedmemory", "/v2/cudasharedmemory")):
         return shared_memory()
-    if path.startswith(("/v2/trace", "/v2/logging")):
+    if path.startswith(("/v2/trace", "/v2/logging")) or path.endswith("/trace/setting"):
         return errors.Unimplemented(
             "trace and log settings cannot be changed while the server runs in this version of Penstock",
             reason="SETTINGS_UNAVAILABLE",
