@@ -101,6 +101,7 @@ async def test_the_rest_face_beside_inference(
         assert 'aigw_endpoints{model="digits/classifier",state="ready",version="1"} 1.0' in text
         status, text = await get("/openapi.json")
         assert (status, "/v1/projects/{project}/routes" in text) == (200, True)
+        assert "/v2/models/{project}/{model}/versions/{version}/infer" in text
         status, text = await get("/v1/projects/digits/routes/classifier:queryTraffic")
         assert (status, '"requests":"1"' in text.replace(" ", "")) == (200, True)
 

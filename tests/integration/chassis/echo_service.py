@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from chassis import errors
 from chassis.auth import current_identity
 from chassis.bootstrap import Host, main
+from chassis.openapi import Described
 from chassis.operations import MemoryOperationStore, Operations, Progress
 from chassis.operations import servicer as operations_servicer
 from chassis.settings import ServiceSettings
@@ -94,6 +95,13 @@ async def slow(request: Request) -> Response:
     return JSONResponse({"slept": request.path_params["seconds"]})
 
 
+async def count(request: Request) -> Response:
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+    return JSONResponse({"bytes": size})
+
+
 async def build(host: Host, settings: ServiceSettings) -> None:
     operations = await host.enter(Operations(MemoryOperationStore()))
 
@@ -115,6 +123,10 @@ async def build(host: Host, settings: ServiceSettings) -> None:
     host.add_http(Route("/who", who))
     host.add_http(Route("/fail/{how}", fail))
     host.add_http(Route("/slow/{seconds}", slow))
+    host.add_http(
+        Route("/count", count, methods=["POST"]),
+        described=Described({"/count": {"post": {"responses": {"200": {"description": "How many."}}}}}),
+    )
 
     async def deregistered() -> None:
         host.log.info("deregistered")

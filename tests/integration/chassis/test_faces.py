@@ -215,7 +215,7 @@ async def test_a_head_of_ordinary_size_is_taken(http: httpx.AsyncClient) -> None
 async def test_documentation_is_served(http: httpx.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
-    assert "/v1/operations" in document["paths"]
+    assert {"/v1/operations", "/count"} <= set(document["paths"])
     page = await http.get("/docs")
     assert page.status_code == 200
     assert "text/html" in page.headers["content-type"]
@@ -262,3 +262,28 @@ async def test_too_large_a_message_is_refused(echo_service) -> None:
         call = service.channel.unary_unary("/test.v1.Echo/Unary")
         assert isinstance(await failure(call(b"x" * 2000)), errors.ResourceExhausted)
         assert await call(b"x" * 500)
+
+
+async def test_a_body_beyond_the_limit_is_refused_on_every_route(echo_service) -> None:
+    settings = ServiceSettings(limits=LimitsSettings(max_body_bytes=1000))
+
+    async def chunks(count: int):
+        for _ in range(count):
+            yield b"x" * 100
+
+    async with (
+        running(settings, echo_service.build) as service,
+        httpx.AsyncClient(base_url=service.rest_url, trust_env=False) as client,
+    ):
+        for path in ("/count", "/v1/operations/a:cancel"):
+            for body in (b"x" * 1001, chunks(11)):
+                answer = await client.post(path, content=body, headers={"content-type": "application/json"})
+                said = answer.json()
+                assert (answer.status_code, said["code"]) == (413, 8), path
+                assert (said["details"][0]["reason"], "1000 bytes" in said["message"]) == (
+                    "BODY_TOO_LARGE",
+                    True,
+                )
+        for body in (b"x" * 1000, chunks(10)):
+            answer = await client.post("/count", content=body)
+            assert answer.json() == {"bytes": 1000}

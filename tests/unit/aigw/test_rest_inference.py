@@ -8,6 +8,7 @@ import pytest
 from aigw.api.rest_inference import RestInference
 from aigw.domain.health import Failure
 from chassis.errors import Code
+from chassis.server.body_limit import LimitedRoute
 
 
 class Caller:
@@ -59,13 +60,11 @@ async def call(gateway) -> Caller:
     await gateway.route(("1", 1))
     await gateway.register("a")
     return Caller(
-        RestInference(
-            gateway.router,
-            gateway.forwarder,
-            clock=gateway.clock,
-            name="penstock-aigw",
-            version="9",
-            max_body_bytes=1000,
+        LimitedRoute(
+            RestInference(
+                gateway.router, gateway.forwarder, clock=gateway.clock, name="penstock-aigw", version="9"
+            ),
+            1000,
         )
     )
 

@@ -146,7 +146,7 @@ async def test_a_body_beyond_the_limit_is_413_whether_it_says_so_or_not(
     unsaid = await client.send("POST", "/v1/shelves", in_pieces(*[b"x" * 60] * 5))
     fits = await client.send("POST", "/v1/shelves", b'{"theme": "' + b"x" * 80 + b'"}')
     assert [said.status, unsaid.status, fits.status] == [413, 413, 200]
-    assert said.reason == unsaid.reason == "REQUEST_TOO_LARGE"
+    assert said.reason == unsaid.reason == "BODY_TOO_LARGE"
     assert len(bookstore.received) == 1
 
 

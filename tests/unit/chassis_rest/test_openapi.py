@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 from buf.validate import validate_pb2
 from chassis import openapi, rest
@@ -185,16 +186,32 @@ def test_a_message_that_contains_itself_ends(document: dict[str, Any]) -> None:
     assert schema(document, "Nest")["properties"]["nest"]["$ref"].endswith("v1.Nest")
 
 
-def test_security_servers_and_extra_paths_come_from_the_caller(bookstore_contract: Any) -> None:
+def test_security_servers_and_further_paths_come_from_the_caller(bookstore_contract: Any) -> None:
     extra = {"/v2/health": {"get": {"responses": {"200": {"description": "Alive."}}}}}
-    info = openapi.Info(title="x", version="1", bearer=False, extra_paths=extra)
+    described = openapi.Described(extra, {"x.y": {"type": "string"}}, {"Health": "Lives."})
+    info = openapi.Info(title="x", version="1", bearer=False, described=[described])
     found = openapi.document(bookstore_contract.descriptors, [SERVICE], info)
     OpenAPIV31SpecValidator(found).validate()
     assert "security" not in found
     assert found["paths"]["/v2/health"] == extra["/v2/health"]
+    assert found["components"]["schemas"]["x.y"] == {"type": "string"}
+    assert found["tags"][-1] == {"name": "Health", "description": "Lives."}
     secured = openapi.document(bookstore_contract.descriptors, [SERVICE], INFO)
     assert secured["security"] == [{"bearer": []}]
     assert secured["servers"] == [{"url": "https://books.example"}]
+
+
+@pytest.mark.parametrize(("model", "all_of_it"), [("{model}", True), ("{project}/{model}", False)])
+def test_the_open_inference_protocol_is_described(model: str, all_of_it: bool) -> None:
+    described = openapi.open_inference(model, statistics=all_of_it, repository=all_of_it)
+    info = openapi.Info(title="x", version="1", described=[described])
+    found = openapi.document(rest.penstock_descriptors(), [], info)
+    OpenAPIV31SpecValidator(found).validate()
+    assert set(found["paths"]) >= {"/v2/health/ready", f"/v2/models/{model}/versions/{{version}}/infer"}
+    for path in ("/v2/models/stats", f"/v2/repository/models/{model}/load"):
+        assert (path in found["paths"]) is all_of_it
+    used = set(re.findall(r'"#/components/schemas/([^"]+)"', orjson.dumps(found).decode()))
+    assert {name for name in described.schemas if name not in used} == set() if all_of_it else used
 
 
 def test_contract_names_are_an_option(bookstore_contract: Any) -> None:

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncIterator
 
 import orjson
-from chassis import errors
+from chassis import errors, openapi
 from chassis.bootstrap import Host
 from chassis.errors import Code
 from chassis.transport.grpcio import GrpcConnector
@@ -68,7 +68,7 @@ async def build(host: Host, settings: AigwSettings) -> None:
     forwarder = Forwarder(
         router, observer, traffic, clock=clock, tracer=telemetry.tracer, tracing=telemetry.tracing
     )
-    _add_faces(host, settings, router, forwarder, observer)
+    _add_faces(host, router, forwarder, observer)
     _add_control_plane(host, catalog, registry, router, traffic)
     telemetry.registry.register(GatewayCollector(traffic, router, access_log))
     host.add_task("lease-expiry", registry.run_expiry)
@@ -148,9 +148,7 @@ def default_policy(settings: RoutingSettings) -> RoutePolicy:
     )
 
 
-def _add_faces(
-    host: Host, settings: AigwSettings, router: Router, forwarder: Forwarder, observer: Observer
-) -> None:
+def _add_faces(host: Host, router: Router, forwarder: Forwarder, observer: Observer) -> None:
     streams = StreamForwarder(forwarder, observer, tracing=host.telemetry.tracing)
     grpc = GrpcInference(
         router, forwarder, streams, clock=host.clock, name="penstock-aigw", version=host.version
@@ -163,8 +161,8 @@ def _add_faces(
             clock=host.clock,
             name="penstock-aigw",
             version=host.version,
-            max_body_bytes=settings.limits.max_body_bytes,
-        )
+        ),
+        described=openapi.open_inference("{project}/{model}", statistics=False, repository=False),
     )
 
 

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 
 from chassis.auth import Authenticator, TokenVerifier
 from chassis.clock import Clock
+from chassis.openapi import Described
 from chassis.settings import ServiceSettings
 from chassis.telemetry import Logger, Telemetry
 from chassis.transport.port import DataPath
@@ -67,6 +68,7 @@ class Host:
         self.servicers: list[Servicer[Any]] = []
         self.data_paths: list[ServedDataPath] = []
         self.routes: list[BaseRoute] = []
+        self.described: list[Described] = []
         self.drain_callbacks: list[DrainCallback] = []
         self.serving: dict[str, bool] = {}
         self.grpc_address = ""
@@ -97,9 +99,14 @@ class Host:
         for service in services:
             self.serving.setdefault(service, True)
 
-    def add_http(self, route: BaseRoute) -> None:
-        """Adds a route to the REST face, in front of the transcoded ones."""
+    def add_http(self, route: BaseRoute, *, described: Described | None = None) -> None:
+        """Adds a route to the REST face, in front of the transcoded ones, within the limit on bodies.
+
+        `described` is what `/openapi.json` and `/docs` say of it.
+        """
         self.routes.append(route)
+        if described is not None:
+            self.described.append(described)
 
     def add_verifier(self, verifier: TokenVerifier) -> None:
         """Accepts bearer tokens of the service's own (API keys) on all faces."""

@@ -13,6 +13,7 @@ import orjson
 from chassis import errors, status
 from chassis.clock import Clock
 from chassis.rest.headers import timeout as read_timeout
+from chassis.rest.problem import BodyTooLarge
 from chassis.server.http import IDENTITY, ROUTE
 from chassis.transport.port import Metadata
 from google.protobuf import json_format
@@ -59,14 +60,12 @@ class RestInference(BaseRoute):
         clock: Clock,
         name: str,
         version: str,
-        max_body_bytes: int,
     ) -> None:
         self._router = router
         self._forwarder = forwarder
         self._monotonic = clock.monotonic
         self._name = name
         self._version = version
-        self._max_body = max_body_bytes
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether the request is ours."""
@@ -130,7 +129,7 @@ class RestInference(BaseRoute):
         try:
             seconds = read_timeout(wanted)
             exchange.deadline = None if seconds is None else started + seconds
-            body = await self._read(scope, receive)
+            body = await read_body(receive)
         except errors.Error as error:
             self._forwarder.refuse(exchange, error)
             raise
@@ -152,7 +151,7 @@ class RestInference(BaseRoute):
         await send_reply(send, reply)
 
     async def _repository_index(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self._read(scope, receive)
+        body = await read_body(receive)
         ready_only = False
         if body.strip():
             try:
@@ -165,41 +164,6 @@ class RestInference(BaseRoute):
         index = repository_index(self._router, ready_only=ready_only)
         await send_json(
             send, [{"name": n, "version": v, "state": state, "reason": why} for n, v, state, why in index]
-        )
-
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body. Raises ResourceExhausted beyond the limit, before reading it if the length is
-        told.
-        """
-        for key, value in scope["headers"]:
-            if key == b"content-length" and value.isdigit() and int(value) > self._max_body:
-                raise self._too_large()
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _gone()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            if len(body) > self._max_body:
-                raise self._too_large()
-            return body
-        parts, size = [body], len(body)
-        while message.get("more_body"):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _gone()
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._max_body:
-                raise self._too_large()
-            parts.append(part)
-        return b"".join(parts)
-
-    def _too_large(self) -> errors.ResourceExhausted:
-        return errors.ResourceExhausted(
-            f"the body is larger than the {self._max_body} bytes that the gateway takes "
-            "(its setting limits.max_body_bytes)",
-            reason="BODY_TOO_LARGE",
-            metadata={"limit": str(self._max_body)},
         )
 
 
@@ -321,6 +285,18 @@ def _gone() -> errors.Cancelled:
     return errors.Cancelled("the caller went away before the body was complete", reason="CALLER_GONE")
 
 
+async def read_body(receive: Receive) -> bytes:
+    """The whole body; the host bounds it. Raises Cancelled when the caller goes away before its end."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _gone()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 async def send_reply(send: Send, reply: HttpReply) -> None:
     """Sends an answer as it is."""
     headers = list(reply.headers)
@@ -345,8 +321,9 @@ async def send_error(send: Send, error: errors.Error) -> None:
         if isinstance(value, str) and key == "allow"
     ]
     code = 405 if error.reason == "METHOD_NOT_ALLOWED" else error.code.http_status
-    if error.reason == "BODY_TOO_LARGE":
-        code = 413
+    if isinstance(error, BodyTooLarge):
+        code = error.http_status
+        extra += error.headers
     if error.retry_after is not None:
         extra.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
     body = {"error": error.message, "status": json_format.MessageToDict(status.to_status(error))}

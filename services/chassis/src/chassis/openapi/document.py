@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -11,6 +11,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import status_pb2
 
 from chassis.openapi.comments import read_comments
+from chassis.openapi.described import Described
 from chassis.openapi.paths import PathNames, PathParameter
 from chassis.openapi.schemas import Schema, Schemas
 from chassis.rest import media
@@ -27,8 +28,8 @@ _MAX_QUERY_DEPTH = 4
 class Info:
     """What the descriptors do not say.
 
-    ``bearer`` tells that calls need an ``Authorization: Bearer`` header. ``extra_paths`` are OpenAPI path
-    items of routes that are served beside the transcoded ones.
+    ``bearer`` tells that calls need an ``Authorization: Bearer`` header. ``described`` are routes
+    that are served beside the transcoded ones.
     """
 
     title: str
@@ -37,7 +38,7 @@ class Info:
     servers: Sequence[str] = ()
     bearer: bool = True
     preserve_proto_field_names: bool = False
-    extra_paths: Mapping[str, Any] = field(default_factory=dict)
+    described: Sequence[Described] = ()
 
 
 def document(descriptors: Descriptors, services: Sequence[str], info: Info) -> dict[str, Any]:
@@ -60,12 +61,16 @@ class _Builder:
     def document(self) -> dict[str, Any]:
         info = self._info
         paths = self._paths()
-        for path, item in info.extra_paths.items():
-            paths.setdefault(path, {}).update(item)
+        tags = [self._tag(name) for name in self._services]
+        for described in info.described:
+            for path, item in described.paths.items():
+                paths.setdefault(path, {}).update(item)
+            self._schemas.components.update(described.schemas)
+            tags += [{"name": name, "description": text} for name, text in described.tags.items()]
         document: dict[str, Any] = {
             "openapi": "3.1.0",
             "info": {"title": info.title, "version": info.version, "description": info.description},
-            "tags": [self._tag(name) for name in self._services],
+            "tags": tags,
             "paths": paths,
             "components": self._components(),
         }

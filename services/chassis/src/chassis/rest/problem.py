@@ -67,11 +67,23 @@ def not_acceptable(accept: str, offered: Iterable[str]) -> HttpFailure:
     return HttpFailure(406, error)
 
 
+class BodyTooLarge(errors.ResourceExhausted):
+    """A body beyond a limit, wherever that is noticed. Over HTTP it is 413, and the connection ends with it:
+    what is still to come of the body is read by nobody.
+    """
+
+    http_status = 413
+    headers = ((b"connection", b"close"),)
+
+    def __init__(self, limit: int, what: str = "request body") -> None:
+        super().__init__(
+            f"the {what} is larger than {limit} bytes (the service's setting limits.max_body_bytes)",
+            reason="BODY_TOO_LARGE",
+            metadata={"limit": str(limit)},
+        )
+
+
 def too_large(limit: int, what: str = "request body") -> HttpFailure:
     """413."""
-    error = errors.ResourceExhausted(
-        f"the {what} is larger than {limit} bytes",
-        reason="REQUEST_TOO_LARGE",
-        metadata={"limitBytes": str(limit)},
-    )
-    return HttpFailure(413, error, [(b"connection", b"close")])
+    error = BodyTooLarge(limit, what)
+    return HttpFailure(error.http_status, error, error.headers)

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from chassis import auth, errors, status
 from chassis.auth import Authenticator
+from chassis.rest.problem import BodyTooLarge
 from chassis.telemetry import Telemetry
 from chassis.tls import peer_names
 
@@ -138,6 +139,10 @@ class ErrorMiddleware:
 
         try:
             await self._app(scope, receive, noted)
+        except BodyTooLarge as error:
+            if begun:
+                raise
+            await respond(send, error, [*error.headers], status_code=error.http_status)
         except errors.Error as error:
             if begun:
                 raise  # too late for a status: the connection is cut, which the caller notices

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis import errors, openapi, rest
 from chassis.host import Host
+from chassis.server.body_limit import LimitedRoute
 from chassis.server.http import AuthenticationMiddleware, ErrorMiddleware, ObservationMiddleware, WithPeer
 from chassis.settings import ListenSettings, ServiceSettings
 from chassis.tls import server_context
@@ -71,19 +72,24 @@ class RestFace:
 
     def _routes(self, handlers: dict[str, dict[str, Any]]) -> list[BaseRoute]:
         services = [item.service for item in self._host.servicers]
+        limit = self._settings.limits.max_body_bytes
         routes: list[BaseRoute] = [
             Route("/healthz", self._healthz, methods=["GET"]),
             Route("/readyz", self._readyz, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
-            *self._host.routes,
+            *(LimitedRoute(route, limit) for route in self._host.routes),
         ]
-        if services:
+        if services or self._host.described:
             backend = rest.InProcess()
             for service, methods in handlers.items():
                 backend.add_registered_method_handlers(service, methods)
             descriptors = described(services)
-            info = openapi.Info(title=f"Penstock {self._host.name}", version=self._host.version)
-            options = rest.Options(max_request_bytes=self._settings.limits.max_body_bytes)
+            info = openapi.Info(
+                title=f"Penstock {self._host.name}",
+                version=self._host.version,
+                described=self._host.described,
+            )
+            options = rest.Options(max_request_bytes=limit)
             routes += openapi.routes(descriptors, services, info)
             routes.append(Mount("/", rest.asgi(descriptors, services, backend, options)))
         return routes
