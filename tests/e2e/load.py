@@ -45,7 +45,7 @@ class Load:
 
 
 @contextlib.asynccontextmanager
-async def load(settings: Settings, model: str, image: np.ndarray, workers: int = 4) -> AsyncIterator[Load]:
+async def load(settings: Settings, model: str, image: np.ndarray, workers: int = 2) -> AsyncIterator[Load]:
     """Asks `model` from so many workers, half over gRPC and half over REST, until the context ends."""
     found = Load()
     over = asyncio.Event()
@@ -60,7 +60,8 @@ async def load(settings: Settings, model: str, image: np.ndarray, workers: int =
                     found.faces[face] += 1
                 except PenstockError as error:
                     found.failures.append(f"{face}: {error!r}")
-                await asyncio.sleep(0.002)
+                # Constant, and not all that the machine can give: the services need some of it to start.
+                await asyncio.sleep(0.015)
 
         async with asyncio.TaskGroup() as group:
             for number in range(workers):

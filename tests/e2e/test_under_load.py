@@ -41,11 +41,11 @@ async def test_no_request_fails_while_a_version_takes_over_and_is_taken_back(
             await client.deployments.apply(declare(NEW, replicas=2, steps=steps))
             await seen.more(20, version=NEW)
             await client.deployments.promote(model)
-            await seen.more(100)
+            await seen.more(60)
             found = await client.deployments.get(model)
             assert [v.version for v in found.observed_versions if v.desired_replicas] == [NEW]
             back = await client.deployments.rollback(model)
-            await seen.more(100, version=OLD)
+            await seen.more(60, version=OLD)
         assert back.rollout_progress.state == COMPLETE
     assert seen.failures == []
     assert min(seen.faces["grpc"], seen.faces["rest"]) > 50
@@ -59,10 +59,10 @@ async def test_a_killed_replica_is_noticed_by_nobody_and_started_again(
     endpoints = await asyncio.to_thread(client.endpoints.list, model)
     assert len(endpoints) == 2
     victim = replicas(await asyncio.to_thread(client.deployments.get, model))[0]
-    async with load(penstock.settings, model, digits.images[:1], workers=6) as seen:
-        await seen.more(100)
+    async with load(penstock.settings, model, digits.images[:1], workers=4) as seen:
+        await seen.more(60)
         os.kill(int(victim.cluster_reference.removeprefix("pid ")), signal.SIGKILL)
-        await seen.more(300)
+        await seen.more(150)
         await until(
             lambda: (
                 sum(
@@ -75,7 +75,7 @@ async def test_a_killed_replica_is_noticed_by_nobody_and_started_again(
             ),
             "two replicas again",
         )
-        await seen.more(100)
+        await seen.more(60)
     print(f"{seen.answered} requests answered, {len(seen.failures)} failed")
     assert seen.failures == []
 

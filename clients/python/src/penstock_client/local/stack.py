@@ -24,6 +24,8 @@ Tell = Callable[[str, str], None]
 _HOST = "127.0.0.1"
 _READY_LIMIT = 60.0
 _STOP_LIMIT = 20.0
+_GONE_LIMIT = 5.0
+_STRIDE = 30
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,11 @@ def _start_missing(
 ) -> StackState:
     specs = [spec for stage in STAGES for spec in stage]
     missing = [spec for spec in specs if spec.name not in kept]
-    ports = {spec.name: _ports(spec, options, stack.services.get(spec.name)) for spec in missing}
+    first = _first_port(options.first_port)
+    ports = {spec.name: _ports(spec, first, stack.services.get(spec.name)) for spec in missing}
     commands = {spec.name: spec.command() for spec in missing}
     for spec in missing:
-        _check_ports(spec, ports[spec.name])
+        _check_ports(spec, ports[spec.name], patience=_GONE_LIMIT if spec.name in stack.services else 0.0)
     services = dict(kept)
     for stage in STAGES:
         begun = []
@@ -185,22 +188,38 @@ def _telemetry(spec: ServiceSpec, options: StackOptions) -> dict[str, str]:
     return given
 
 
-def _ports(spec: ServiceSpec, options: StackOptions, before: ServiceState | None) -> tuple[int, int]:
+def _first_port(wanted: int) -> int:
+    """The first port of the stack. Any free ones are looked for below those that the system gives to
+    connections: a service that is started again has to get its port back.
+    """
+    if wanted:
+        return wanted
+    for _ in range(100):
+        first = 20_000 + _STRIDE * secrets.randbelow(12_000 // _STRIDE)
+        needed = [first + spec.offset + face for stage in STAGES for spec in stage for face in (0, 1)]
+        if not any(processes.port_owner(_HOST, port) for port in needed):
+            return first
+    raise FailedPrecondition("no free ports between 20000 and 32000", reason="PORT_IN_USE")
+
+
+def _ports(spec: ServiceSpec, first: int, before: ServiceState | None) -> tuple[int, int]:
     if before is not None:
         return int(before.grpc.rpartition(":")[2]), int(before.rest.rpartition(":")[2])
-    if options.first_port == 0:
-        return 0, 0
-    return options.first_port + spec.offset, options.first_port + spec.offset + 1
+    return first + spec.offset, first + spec.offset + 1
 
 
-def _check_ports(spec: ServiceSpec, ports: tuple[int, int]) -> None:
+def _check_ports(spec: ServiceSpec, ports: tuple[int, int], *, patience: float) -> None:
+    """Refuses ports that are taken. A service that was killed just now may hold its own a moment longer."""
+    deadline = time.monotonic() + patience
     for face, port in zip(("gRPC", "REST"), ports, strict=True):
-        if port and (owner := processes.port_owner(_HOST, port)):
-            raise FailedPrecondition(
-                f"port {port}, which {spec.title} needs for {face}, is taken by {owner}; "
-                "stop that, or choose other ports with --first-port (0: any free ones)",
-                reason="PORT_IN_USE",
-            )
+        while owner := processes.port_owner(_HOST, port):
+            if time.monotonic() >= deadline:
+                raise FailedPrecondition(
+                    f"port {port}, which {spec.title} needs for {face}, is taken by {owner}; "
+                    "stop that, or choose other ports with --first-port (0: any free ones)",
+                    reason="PORT_IN_USE",
+                )
+            processes.pause()
 
 
 def _await_ready(spec: ServiceSpec, entry: ServiceState, folder: Path) -> ServiceState:
