@@ -207,9 +207,11 @@ async def test_the_repository_over_http(http: httpx.AsyncClient) -> None:
     assert index.json()[0]["state"] == "READY"
     assert (await http.post("/v2/repository/models/linear/unload")).status_code == 200
     assert (await http.get("/v2/models/linear/ready")).status_code == 503
+    assert (await http.get("/readyz")).status_code == 503
     assert (await http.post("/v2/models/linear/infer", json=body())).status_code == 503
     assert (await http.post("/v2/repository/models/linear/load")).status_code == 200
     assert (await http.get("/v2/models/linear/ready")).status_code == 200
+    assert (await http.get("/readyz")).status_code == 200
 
 
 async def test_metrics_count_what_was_done(http: httpx.AsyncClient) -> None:

@@ -38,6 +38,7 @@ async def build_model_server(host: Host, settings: ModelServerSettings) -> None:
     """A server of one package."""
     model = await _loaded_model(host, settings)
     plane = DataPlane([model], host.telemetry.tracer if host.telemetry.tracing else None)
+    model.on_change = lambda: host.set_serving(SERVICE, plane.ready)
     registration = _Registration(host, settings, model)
     await host.enter(_unloaded_at_end(model))
     service = InferenceService(plane, host.version, may_unload=registration.refuse_unload)

@@ -103,6 +103,7 @@ class ServedModel:
         self.load_time = 0.0
         self.load_seconds = 0.0
         self.in_flight = 0
+        self.on_change: Callable[[], None] = lambda: None  # told when it can answer, or no longer can
         self.batcher: Batcher | None = None
         self._batching = batching or manifest.batching
         self._folder = folder
@@ -149,6 +150,7 @@ class ServedModel:
             )
             self.load_time, self.load_seconds = time.time(), time.monotonic() - started
             self.state, self.reason = State.READY, ""
+            self.on_change()
             self._tools.log.info(
                 "model loaded",
                 model=self.name,
@@ -167,6 +169,7 @@ class ServedModel:
                 return
             self.state, self.reason = State.DRAINING, "unloading"
             batcher, self.batcher = self.batcher, None
+            self.on_change()
             await batcher.close()
             self.instances = []
             self._tools.forget_code(self._folder / "code")
