@@ -29,7 +29,7 @@ async def test_killed_at_each_step_it_carries_on_and_no_replica_runs_twice(neigh
         async with running_dplo(neighbours, {"DPLO_FAULT_POINT": point}, wait=fresh) as dplo:
             if operation is None:
                 operation = await dplo.apply(declaration("kill", {"1": 100}))
-            assert await dplo.process.wait(30) == -signal.SIGKILL, point
+            assert await dplo.process.wait(30) == -signal.SIGKILL, point + dplo.process.log()
         assert len(replica_pids(neighbours.folder)) <= 1
     async with running_dplo(neighbours) as dplo:
         deployment = await dplo.wait(operation)
@@ -62,7 +62,7 @@ async def test_replicas_serve_on_without_the_service_and_a_change_under_kills_lo
             assert await dplo.process.wait(30) == -signal.SIGKILL
         for point in CHANGE_POINTS[1:]:
             async with running_dplo(neighbours, {"DPLO_FAULT_POINT": point}, wait=False) as dplo:
-                assert await dplo.process.wait(60) == -signal.SIGKILL, point
+                assert await dplo.process.wait(60) == -signal.SIGKILL, point + dplo.process.log()
         async with running_dplo(neighbours) as dplo:
             deployment = await dplo.wait(operation)
             await load.requests(20)

@@ -69,6 +69,7 @@ async def build(host: Host, settings: DploSettings) -> None:
         package_path=cache.path,
         environment=lambda placement: replica_environment(settings, placement, os.environ),
         on_change=changed,
+        report=lambda replica, error: host.log.error("replica neglected", replica=replica, exc_info=error),
         fault=fault,
     )
     clusters = {LOCAL: await host.enter(local)}

@@ -95,6 +95,7 @@ class LocalCluster:
         package_path: PackagePath,
         environment: Environment,
         on_change: OnChange = lambda name: None,
+        report: Callable[[str, BaseException], None] = lambda replica, error: None,
         fault: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._options = options
@@ -103,6 +104,7 @@ class LocalCluster:
         self._package_path = package_path
         self._environment = environment
         self._on_change = on_change
+        self._report = report
         self._fault = fault
         self._managed: dict[str, _Managed] = {}
         self._wake = asyncio.Event()
@@ -208,7 +210,12 @@ class LocalCluster:
                 self._see(item)
             await asyncio.gather(*(self._probe(item) for item in managed))
             for item in managed:
-                await self._step(item)
+                try:
+                    await self._step(item)
+                except (
+                    OSError
+                ) as error:  # a full disk must not keep the other replicas from being looked after
+                    self._report(item.record.replica, error)
 
     # How one replica is looked at.
 

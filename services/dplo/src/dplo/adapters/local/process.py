@@ -56,7 +56,7 @@ def _look(pid: int) -> tuple[str, str]:
     except OSError:
         return "", ""
     fields = text.rpartition(")")[2].split()
-    return fields[0], fields[19]
+    return (fields[0], fields[19]) if len(fields) > 19 else ("", "")
 
 
 def _look_by_ps(pid: int) -> tuple[str, str]:
