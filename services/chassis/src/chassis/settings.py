@@ -168,7 +168,8 @@ class LimitsSettings(Group):
 
     Bytes and counts; `default_deadline` (seconds) caps control-plane calls that set none,
     `max_concurrent_streams` is per connection, `max_concurrent_calls` per process (more get
-    RESOURCE_EXHAUSTED at once).
+    RESOURCE_EXHAUSTED at once). Over REST the head of a request must have come whole after `head_timeout`, a
+    body may pause for `body_timeout`, and the taking of an answer for `send_timeout` (seconds).
     """
 
     max_message_bytes: int = Field(default=64 * MIB, gt=0)
@@ -177,6 +178,9 @@ class LimitsSettings(Group):
     max_concurrent_calls: int | None = Field(default=None, gt=0)
     max_body_bytes: int = Field(default=64 * MIB, gt=0)
     max_connections: int | None = Field(default=None, gt=0)
+    head_timeout: float = Field(default=20.0, gt=0)
+    body_timeout: float = Field(default=60.0, gt=0)
+    send_timeout: float = Field(default=60.0, gt=0)
     default_deadline: float = Field(default=60.0, gt=0)
 
 

@@ -1,5 +1,6 @@
 """Where access log lines go: a file that is rotated by size, or a stream."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -33,8 +34,18 @@ class FileSink:
     def write(self, lines: bytes) -> None:
         """Appends whole lines, in a fresh file if they no longer fit."""
         if self._max_bytes and self._size and self._size + len(lines) > self._max_bytes:
-            self._rotate()
-        self._file.write(lines)
+            # A file that cannot be moved is written on: lines beyond its size are better than none.
+            with contextlib.suppress(OSError):
+                self._rotate()
+        rest = memoryview(lines)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]  # a disk that fills up takes a part first
+        except OSError:
+            # No half line stays, or the next would be glued to it.
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            raise
         self._size += len(lines)
 
     def close(self) -> None:
@@ -42,13 +53,13 @@ class FileSink:
         self._file.close()
 
     def _rotate(self) -> None:
-        self._file.close()
         for number in range(self._backups, 0, -1):
             older = self._name(number - 1)
             if older.exists():
                 older.replace(self._name(number))
-        self._file = self._path.open("ab" if self._backups else "wb", buffering=0)
-        self._size = 0
+        following = self._path.open("ab" if self._backups else "wb", buffering=0)
+        self._file.close()
+        self._file, self._size = following, 0
 
     def _name(self, number: int) -> Path:
         return self._path if number == 0 else self._path.with_name(f"{self._path.name}.{number}")

@@ -5,7 +5,7 @@ import time
 
 import aiohttp
 from chassis import errors
-from chassis.settings import ChannelSettings, client_tls_context
+from chassis.settings import MIB, ChannelSettings, client_tls_context
 from chassis.telemetry import Telemetry, propagation
 from chassis.transport.port import Metadata
 from opentelemetry import trace
@@ -34,7 +34,9 @@ _HOP = frozenset(
 """Headers that belong to one connection, or to the caller's relation with the gateway, and go no further."""
 
 _NOT_ADDED = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
-_HOP_BACK = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"server", b"date"})
+_HOP_BACK = frozenset(
+    {b"connection", b"content-length", b"keep-alive", b"transfer-encoding", b"upgrade", b"server", b"date"}
+)
 
 
 class HttpConnector:
@@ -47,16 +49,26 @@ class HttpConnector:
 
     def connect(self, address: str) -> "AiohttpUpstream":
         """An upstream for a `host:port`; nothing is sent before its first call."""
-        return AiohttpUpstream(address, self._tls, self._telemetry)
+        return AiohttpUpstream(
+            address, self._tls, self._telemetry, max_bytes=self._settings.max_message_bytes
+        )
 
 
 class AiohttpUpstream:
     """`aigw.domain.upstream.HttpUpstream` for one address."""
 
-    def __init__(self, address: str, tls: ssl.SSLContext | None, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        address: str,
+        tls: ssl.SSLContext | None,
+        telemetry: Telemetry,
+        *,
+        max_bytes: int = 64 * MIB,
+    ) -> None:
         self._address = address
         self._origin = f"{'https' if tls is not None else 'http'}://{address}"
         self._tls = tls
+        self._max_bytes = max_bytes
         self._telemetry = telemetry
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -136,9 +148,30 @@ class AiohttpUpstream:
             allow_redirects=False,
             skip_auto_headers=_NOT_ADDED,
         ) as response:
-            body = await response.read()
+            if not 200 <= response.status < 600:
+                raise errors.Unavailable(
+                    f"{self._address} answered with the impossible HTTP status {response.status}",
+                    reason="ANSWER_INVALID",
+                    metadata={"address": self._address},
+                )
+            body = await self._read(response)
             kept = tuple((k.lower(), v) for k, v in response.raw_headers if k.lower() not in _HOP_BACK)
             return HttpReply(response.status, kept, body)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body. Raises ResourceExhausted beyond the limit: an endless answer must not fill the memory."""
+        parts, size = [], 0
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > self._max_bytes:
+                raise errors.ResourceExhausted(
+                    f"the answer of {self._address} is larger than {self._max_bytes} bytes "
+                    "(the setting upstream.max_message_bytes)",
+                    reason="ANSWER_TOO_LARGE",
+                    metadata={"address": self._address, "limit": str(self._max_bytes)},
+                )
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def close(self) -> None:
         """Closes the pool."""

@@ -299,9 +299,7 @@ async def read_body(receive: Receive) -> bytes:
 
 async def send_reply(send: Send, reply: HttpReply) -> None:
     """Sends an answer as it is."""
-    headers = list(reply.headers)
-    if not any(key == b"content-length" for key, _ in headers):
-        headers.append((b"content-length", str(len(reply.payload)).encode()))
+    headers = [*reply.headers, (b"content-length", str(len(reply.payload)).encode())]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.payload})
 

@@ -12,6 +12,10 @@ from chassis import errors
 _NAME_TAG = 1 << 3 | 2
 _VERSION_TAG = 2 << 3 | 2
 _MAX_DEPTH = 100
+_MAX_NAME_BYTES = 256  # the longest name of a model is 127, of a version 63
+_MAX_FIELDS = 16_384
+"""Top-level fields, and those in groups. A request has one per tensor and parameter; walking over millions of
+tiny ones would hold up every other call."""
 
 
 def read_names(payload: bytes) -> tuple[str, str]:
@@ -19,9 +23,12 @@ def read_names(payload: bytes) -> tuple[str, str]:
     bytes.
     """
     name = version = b""
-    position, end = 0, len(payload)
+    position, end, left = 0, len(payload), _MAX_FIELDS
     try:
         while position < end:
+            left -= 1
+            if left < 0:
+                raise _too_many()
             tag = payload[position]
             position += 1
             if tag >= 0x80:
@@ -47,6 +54,8 @@ def read_names(payload: bytes) -> tuple[str, str]:
                     raise _malformed(f"field {tag >> 3} ends {position - end} bytes after the message")
     except IndexError:
         raise _malformed("the message ends within a field") from None
+    if len(name) > _MAX_NAME_BYTES or len(version) > _MAX_NAME_BYTES:
+        raise _malformed(f"a name of {max(len(name), len(version))} bytes is longer than {_MAX_NAME_BYTES}")
     return _text(name, 1), _text(version, 2)
 
 
@@ -72,13 +81,14 @@ def _skip(payload: bytes, tag: int, position: int, depth: int = 0) -> int:
 def _skip_group(payload: bytes, number: int, position: int, depth: int) -> int:
     if depth >= _MAX_DEPTH:
         raise _malformed(f"groups are nested more than {_MAX_DEPTH} deep")
-    while True:
+    for _ in range(_MAX_FIELDS):
         tag, position = _varint(payload, position)
         if tag & 7 == 4:
             if tag >> 3 != number:
                 raise _malformed(f"group {number} is ended as group {tag >> 3}")
             return position
         position = _skip(payload, tag, position, depth + 1)
+    raise _too_many()
 
 
 def _varint(payload: bytes, position: int) -> tuple[int, int]:
@@ -99,6 +109,10 @@ def _text(value: bytes, number: int) -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise _malformed(f"field {number} is not UTF-8") from None
+
+
+def _too_many() -> errors.InvalidArgument:
+    return _malformed(f"it has more than {_MAX_FIELDS} fields")
 
 
 def _malformed(what: str) -> errors.InvalidArgument:

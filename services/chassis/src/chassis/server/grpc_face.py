@@ -43,6 +43,10 @@ def server_options(limits: LimitsSettings) -> list[tuple[str, Any]]:
         # Our channels ping idle connections every 30 s; a server that minds (5 minutes by default) hangs up.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # A peer that vanished without a word must not keep its streams for ever; one that says none, either.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.server_handshake_timeout_ms", int(limits.head_timeout * 1000)),
     ]
 
 

@@ -6,6 +6,7 @@ metrics), authentication, then routing.
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -15,17 +16,15 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Message, Receive, Scope, Send
 
 from chassis import errors, openapi, rest
 from chassis.host import Host
 from chassis.server.body_limit import LimitedRoute
-from chassis.server.http import AuthenticationMiddleware, ErrorMiddleware, ObservationMiddleware, WithPeer
+from chassis.server.http import AuthenticationMiddleware, ErrorMiddleware, ObservationMiddleware
+from chassis.server.http_protocol import HttpProtocol
 from chassis.settings import ListenSettings, ServiceSettings
 from chassis.tls import server_context
-
-# uvicorn bounds it for its other parser only; without a bound one connection could fill the memory.
-_MAX_HEAD_BYTES = 64 * 1024
 
 
 class RestFace:
@@ -41,7 +40,7 @@ class RestFace:
         # A bare router: the middleware of a Starlette application would answer errors in its own words.
         guarded = ErrorMiddleware(Router(routes=self._routes(handlers)), host.telemetry)
         authenticated = AuthenticationMiddleware(guarded, host.authenticator)
-        self._app = ObservationMiddleware(authenticated, host.telemetry)
+        self._observed = ObservationMiddleware(authenticated, host.telemetry)
         self._server = self._uvicorn()
 
     async def start(self) -> int:
@@ -70,6 +69,22 @@ class RestFace:
         await self._task
         self._task = None
 
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request. While draining the answer also ends its connection: a caller that keeps it learns so
+        between two requests, not by losing one.
+        """
+        if not self._draining:
+            await self._observed(scope, receive, send)
+            return
+
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [item for item in message["headers"] if item[0].lower() != b"connection"]
+                message = {**message, "headers": [*headers, (b"connection", b"close")]}
+            await send(message)
+
+        await self._observed(scope, receive, closing)
+
     def _routes(self, handlers: dict[str, dict[str, Any]]) -> list[BaseRoute]:
         services = [item.service for item in self._host.servicers]
         limit = self._settings.limits.max_body_bytes
@@ -97,8 +112,9 @@ class RestFace:
     def _uvicorn(self) -> uvicorn.Server:
         settings = self._settings
         config = uvicorn.Config(
-            self._app,
-            http=_Protocol,
+            self._answer,
+            http=functools.partial(HttpProtocol, limits=settings.limits),  # type: ignore[arg-type]  # a factory
+            interface="asgi3",
             ws="none",
             lifespan="off",
             log_config=None,
@@ -140,45 +156,6 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leaves the signals alone."""
         yield
-
-
-class _Protocol(HttpToolsProtocol):
-    """Bounds the head of a request, and tells the application the names in the client's certificate."""
-
-    _head = 0
-    _in_head = False
-
-    def data_received(self, data: bytes) -> None:
-        """Counts what belongs to a head that has not ended: the parser keeps it all."""
-        began_in_head = self._in_head
-        super().data_received(data)
-        if began_in_head and self._in_head and not self.transport.is_closing():
-            self._head += len(data)
-            if self._head > _MAX_HEAD_BYTES:
-                self.send_400_response("The head of the request is too large.")
-
-    def on_message_begin(self) -> None:
-        """A new request on the connection."""
-        self._head, self._in_head = 0, True
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header that came whole."""
-        if len(name) + len(value) > _MAX_HEAD_BYTES:
-            raise ValueError("the head of the request is too large")  # the parser's caller answers 400
-        super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """The head has ended."""
-        self._in_head = False
-        super().on_headers_complete()
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Once per connection, so that requests pay nothing for it."""
-        super().connection_made(transport)
-        certificate = transport.get_extra_info("peercert")
-        if certificate:
-            self.app = WithPeer(self.app, certificate)
 
 
 def described(services: list[str]) -> descriptor_pb2.FileDescriptorSet:

@@ -1,6 +1,7 @@
 """The SQLite file: opened, migrated to the newest schema, closed."""
 
 import contextlib
+import fcntl
 from collections.abc import AsyncIterator, Iterator
 from importlib import resources
 from pathlib import Path
@@ -19,12 +20,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 @contextlib.asynccontextmanager
 async def open_database(path: Path) -> AsyncIterator[AsyncEngine]:
     """The engine of a database file, made and migrated if need be. Raises FailedPrecondition if it cannot
-    be used.
+    be used, or is used by another process.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unusable(path, str(error)) from error
+    with _held(path):
+        async with _opened(path) as engine:
+            yield engine
+
+
+@contextlib.asynccontextmanager
+async def _opened(path: Path) -> AsyncIterator[AsyncEngine]:
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
     event.listen(engine.sync_engine, "connect", _configure)
     try:
@@ -36,6 +44,26 @@ async def open_database(path: Path) -> AsyncIterator[AsyncEngine]:
         yield engine
     finally:
         await engine.dispose()
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """One gateway at a time: each keeps routes and endpoints in memory and would not see what another
+    writes. The kernel releases it with the process, however that ends.
+    """
+    lock = path.with_name(path.name + ".lock")
+    try:
+        file = lock.open("a")
+    except OSError as error:
+        raise _unusable(path, str(error)) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _unusable(
+                path, "another gateway uses it; give each its own with AIGW_STORE__PATH"
+            ) from error
+        yield
 
 
 def migrate(connection: Connection) -> None:
