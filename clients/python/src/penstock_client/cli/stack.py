@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import signal
 import sys
 import threading
@@ -114,7 +114,8 @@ def _show_next_steps(running: state.StackState, *, is_default: bool) -> None:
     lead = "" if is_default else f"PENSTOCK_STATE={running.folder} "
     rest = {name: entry.rest for name, entry in running.services.items()}
     lines = ["", "Penstock is up. Try:"]
-    if shutil.which("penstock") is None:
+    if sys.prefix != sys.base_prefix and os.environ.get("VIRTUAL_ENV") != sys.prefix:
+        # Run as .venv/bin/penstock or by make: the person's own shell does not know the command.
         lines.append(f'  export PATH="{Path(sys.executable).parent}:$PATH"')
     lines += [
         f"  {lead}penstock status",
