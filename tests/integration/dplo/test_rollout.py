@@ -25,15 +25,13 @@ def ask(neighbours: Neighbours, project: str, value: float) -> float:
 async def test_a_deployment_from_declaration_to_prediction_and_away_again(neighbours: Neighbours) -> None:
     await neighbours.upload("one", "1", "2")
     async with running_dplo(neighbours) as dplo:
-        deployment = await dplo.wait(
-            await dplo.apply(declaration("one", {"1": 100}, replicas=2), author="ada")
-        )
+        deployment = await dplo.wait(await dplo.apply(declaration("one", {"1": 100}), author="ada"))
         assert deployment.rollout_progress.state == deployment_pb2.ROLLOUT_STATE_COMPLETE
-        assert [v.ready_replicas for v in deployment.observed_versions] == [2]
+        assert [v.ready_replicas for v in deployment.observed_versions] == [1]
         assert deployment.versions[0].package.digest.startswith("sha256:")
         assert {c.type: c.status for c in deployment.conditions}["Ready"] == 1
         assert ask(neighbours, "one", 1.0) == 2.0
-        assert len(replica_pids(neighbours.folder)) == 2
+        assert len(replica_pids(neighbours.folder)) == 1
 
         steps = "rollout: {steps: [{percent: 10, manual_promotion: true}]}\n"
         steps += "policy: {timeout: 30s, retry: {max_attempts: 3, codes: [UNAVAILABLE]}}\n"
