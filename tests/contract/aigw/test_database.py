@@ -30,6 +30,13 @@ async def test_a_database_is_opened_again(tmp_path: Path) -> None:
             assert list(await SqlRouteStore(engine).load()) == []
 
 
+async def test_a_database_has_one_gateway_at_a_time(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "aigw.db"):
+        with pytest.raises(errors.FailedPrecondition, match=r"aigw\.db cannot be used: another gateway"):
+            async with open_database(tmp_path / "aigw.db"):
+                pass
+
+
 async def test_a_database_of_a_newer_penstock_is_refused(tmp_path: Path) -> None:
     async with open_database(tmp_path / "aigw.db"):
         pass

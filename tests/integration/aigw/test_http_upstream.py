@@ -14,7 +14,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def upstream_of(serve: Serve) -> AsyncIterator[AiohttpUpstream]:
+async def upstream_of(serve: Serve, max_bytes: int = 1 << 26) -> AsyncIterator[AiohttpUpstream]:
     """A client of a server that treats each connection as told."""
 
     handling: set[asyncio.Task[None] | None] = set()
@@ -29,7 +29,7 @@ async def upstream_of(serve: Serve) -> AsyncIterator[AiohttpUpstream]:
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    upstream = AiohttpUpstream(f"{host}:{port}", None, Telemetry("test", "0"))
+    upstream = AiohttpUpstream(f"{host}:{port}", None, Telemetry("test", "0"), max_bytes=max_bytes)
     try:
         yield upstream
     finally:
@@ -93,6 +93,32 @@ async def test_what_is_no_http_is_unavailable() -> None:
     async with upstream_of(babble) as upstream:
         with pytest.raises(errors.Unavailable):
             await upstream.send("POST", "/x", b"body")
+
+
+async def test_an_answer_without_an_end_is_refused_and_its_connection_closed() -> None:
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65_536)
+            await writer.drain()
+
+    async with upstream_of(pour, max_bytes=1_000_000) as upstream:
+        with pytest.raises(errors.ResourceExhausted, match="larger than 1000000 bytes") as caught:
+            await upstream.send("POST", "/x", b"body", deadline=time.monotonic() + 10)
+        assert caught.value.reason == "ANSWER_TOO_LARGE"
+
+
+@pytest.mark.parametrize("status", [b"101 Switching Protocols", b"600 Beyond", b"999 Far beyond"])
+async def test_an_impossible_status_is_unavailable(status: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _request(reader)
+        writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+
+    async with upstream_of(answer) as upstream:
+        with pytest.raises(errors.Unavailable):
+            await upstream.send("POST", "/x", b"body", deadline=time.monotonic() + 10)
 
 
 async def test_a_deadline_ends_the_call_and_a_past_one_sends_nothing() -> None:

@@ -102,6 +102,11 @@ async def count(request: Request) -> Response:
     return JSONResponse({"bytes": size})
 
 
+async def headers(request: Request) -> Response:
+    await request.body()
+    return JSONResponse(dict(request.headers))
+
+
 async def build(host: Host, settings: ServiceSettings) -> None:
     operations = await host.enter(Operations(MemoryOperationStore()))
 
@@ -123,6 +128,7 @@ async def build(host: Host, settings: ServiceSettings) -> None:
     host.add_http(Route("/who", who))
     host.add_http(Route("/fail/{how}", fail))
     host.add_http(Route("/slow/{seconds}", slow))
+    host.add_http(Route("/headers", headers, methods=["POST"]))
     host.add_http(
         Route("/count", count, methods=["POST"]),
         described=Described({"/count": {"post": {"responses": {"200": {"description": "How many."}}}}}),

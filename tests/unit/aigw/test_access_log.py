@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -131,6 +133,33 @@ def test_without_backups_a_full_file_starts_over(tmp_path: Path) -> None:
     sink.close()
     assert [path.name for path in tmp_path.iterdir()] == ["access.log"]
     assert (tmp_path / "access.log").read_bytes() == b"two\n"
+
+
+def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path) -> None:
+    """Written by a child, because the limit on the size of files stays with a process."""
+    script = f"""
+import contextlib, resource
+from pathlib import Path
+from aigw.adapters.access_sinks import FileSink
+sink = FileSink(Path({str(tmp_path / "access.log")!r}), max_bytes=0, backups=0)
+sink.write(b"one\\n")
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+with contextlib.suppress(OSError):
+    sink.write(b"longer than what is left\\n")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+sink.write(b"three\\n")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+    assert (tmp_path / "access.log").read_bytes() == b"one\nthree\n"
+
+
+def test_a_file_that_cannot_be_moved_is_written_on(tmp_path: Path) -> None:
+    (tmp_path / "access.log.1" / "in the way").mkdir(parents=True)
+    sink = FileSink(tmp_path / "access.log", max_bytes=5, backups=1)
+    for line in (b"one\n", b"two\n", b"three\n"):
+        sink.write(line)
+    sink.close()
+    assert (tmp_path / "access.log").read_bytes() == b"one\ntwo\nthree\n"
 
 
 def test_a_file_that_cannot_be_written_is_a_clear_error_at_start(tmp_path: Path) -> None:

@@ -104,3 +104,20 @@ def _varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        pytest.param(b"\x0a\x81\x02" + b"a" * 257, "longer than 256", id="long name"),
+        pytest.param(b"\x12\x81\x02" + b"a" * 257, "longer than 256", id="long version"),
+        pytest.param(b"\x18\x00" * 2_000_000, "more than 16384 fields", id="fields"),
+        pytest.param(b"\x33" + b"\x3b\x3c" * 2_000_000 + b"\x34", "more than 16384 fields", id="groups"),
+        pytest.param(
+            (b"\x33" + b"\x3b\x3c" * 100 + b"\x34") * 1_000, "more than 16384 fields", id="many groups"
+        ),
+    ],
+)
+def test_what_would_fill_the_memory_or_hold_the_loop_is_refused(data: bytes, why: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match=why):
+        read_names(data)

@@ -23,6 +23,7 @@ def read_names(payload: bytes) -> tuple[str, str]:
     bytes.
     """
     name = version = b""
+    groups: list[int] | None = None  # how many fields all groups may still have
     position, end, left = 0, len(payload), _MAX_FIELDS
     try:
         while position < end:
@@ -49,7 +50,9 @@ def read_names(payload: bytes) -> tuple[str, str]:
                     raise _malformed("field number 0")
                 position = stop
             else:
-                position = _skip(payload, tag, position)
+                if tag & 7 == 3 and groups is None:
+                    groups = [_MAX_FIELDS]
+                position = _skip(payload, tag, position, groups)
                 if position > end:
                     raise _malformed(f"field {tag >> 3} ends {position - end} bytes after the message")
     except IndexError:
@@ -59,7 +62,7 @@ def read_names(payload: bytes) -> tuple[str, str]:
     return _text(name, 1), _text(version, 2)
 
 
-def _skip(payload: bytes, tag: int, position: int, depth: int = 0) -> int:
+def _skip(payload: bytes, tag: int, position: int, groups: list[int] | None, depth: int = 0) -> int:
     """Where the field that begins after its tag ends. IndexError if the payload ends before it."""
     wire_type, number = tag & 7, tag >> 3
     if number == 0:
@@ -73,22 +76,24 @@ def _skip(payload: bytes, tag: int, position: int, depth: int = 0) -> int:
         return position + length
     if wire_type == 5:
         return position + 4
-    if wire_type == 3:
-        return _skip_group(payload, number, position, depth)
+    if wire_type == 3 and groups is not None:
+        return _skip_group(payload, number, position, groups, depth)
     raise _malformed(f"field {number} has the impossible wire type {wire_type}")
 
 
-def _skip_group(payload: bytes, number: int, position: int, depth: int) -> int:
+def _skip_group(payload: bytes, number: int, position: int, groups: list[int], depth: int) -> int:
     if depth >= _MAX_DEPTH:
         raise _malformed(f"groups are nested more than {_MAX_DEPTH} deep")
-    for _ in range(_MAX_FIELDS):
+    while True:
+        groups[0] -= 1
+        if groups[0] < 0:
+            raise _too_many()
         tag, position = _varint(payload, position)
         if tag & 7 == 4:
             if tag >> 3 != number:
                 raise _malformed(f"group {number} is ended as group {tag >> 3}")
             return position
-        position = _skip(payload, tag, position, depth + 1)
-    raise _too_many()
+        position = _skip(payload, tag, position, groups, depth + 1)
 
 
 def _varint(payload: bytes, position: int) -> tuple[int, int]:

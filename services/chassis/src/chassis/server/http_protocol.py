@@ -2,13 +2,15 @@
 
 uvicorn times only the silence between two requests. Here a request's head must come whole within a time, a
 body may not pause for longer than a time, an answer must be taken, and what is no body (heads, chunk framing,
-trailers), which the parser keeps in memory, is bounded.
+trailers), which the parser keeps in memory, is bounded. An offer to upgrade is left alone, body and all.
 """
 
 import asyncio
+import sys
 from enum import Enum
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis.server.http import WithPeer
@@ -16,6 +18,8 @@ from chassis.settings import LimitsSettings
 
 MAX_HEAD_BYTES = 64 * 1024
 _FRAMING_PER_BYTE = 32  # one byte a chunk takes six; more than this is no honest way to send a body
+_LAST_CHANCE = 0.25  # seconds that a connection which was just opened has for its first request, at the end
+_FRAMING = (b"content-length", b"transfer-encoding")
 _TOO_SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"content-length: 34\r\nconnection: close\r\n\r\nThe request did not come in time.\n"
@@ -41,6 +45,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._watch: asyncio.TimerHandle | None = None
         self._unsent = 0
         self._send_watch: asyncio.TimerHandle | None = None
+        self._last_chance: asyncio.TimerHandle | None = None
+        self._running: Any = None  # the request being answered; uvicorn's `cycle` is the one read last
+        self._data = b""
+        self._muted = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Once per connection, so that requests pay nothing for it."""
@@ -52,10 +60,21 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end."""
-        for timer in (self._watch, self._send_watch):
+        for timer in (self._watch, self._send_watch, self._last_chance):
             if timer is not None:
                 timer.cancel()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self.pipeline.clear()  # nobody is left to be answered
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Ends the connection after the requests it carries; one that was just opened may bring its first."""
+        if self._running is None and not self.transport.is_closing():
+            self._last_chance = self.loop.call_later(_LAST_CHANCE, super().shutdown)
+        else:
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, and watches a request that has not come whole."""
@@ -63,7 +82,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._phase is _Phase.IDLE and self._answered():
             self._phase, self._began = _Phase.HEAD, self._heard
         self._overhead += len(data)
-        super().data_received(data)
+        self._feed(data)
         if self.transport.is_closing():
             return
         if self._overhead > MAX_HEAD_BYTES + _FRAMING_PER_BYTE * self._body:
@@ -76,16 +95,23 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A new request on the connection."""
+        if self._muted:
+            return
         if self._phase is not _Phase.HEAD:
             self._phase, self._began = _Phase.HEAD, self.loop.time()
         self._overhead = self._body = 0
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
+        if not self._muted:
+            super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header that came whole. Trailers are none of the application's business: a header that was not
         there when the request was let in must not appear afterwards.
         """
-        if self._phase is _Phase.BODY:
+        if self._muted or self._phase is _Phase.BODY:
             return
         if len(name) + len(value) > MAX_HEAD_BYTES:
             raise ValueError("the head of the request is too large")  # the parser's caller answers 400
@@ -93,8 +119,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head has ended."""
+        if self._muted:
+            return
         self._phase = _Phase.BODY
         super().on_headers_complete()
+        if self._last_chance is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -104,6 +134,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request has come whole."""
+        if self._muted:
+            return
         self._phase = _Phase.IDLE
         super().on_message_complete()
 
@@ -120,6 +152,34 @@ class HttpProtocol(HttpToolsProtocol):
             self._send_watch.cancel()
             self._send_watch = None
         super().resume_writing()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Goes on in HTTP/1.1, as RFC 9110 (7.8) has it. The parser gave the message up at its head, so a
+        new one is told how the body is framed and reads the rest.
+        """
+        error = sys.exc_info()[1]
+        rest = self._data[error.args[0] :] if isinstance(error, httptools.HttpParserUpgrade) else b""
+        framing = b"".join(b"%b: %b\r\n" % item for item in self.headers if item[0] in _FRAMING)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._muted = True
+        try:
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+        finally:
+            self._muted = False
+        if framing:
+            self.cycle.more_body = True
+            self._phase = _Phase.BODY
+        if rest:
+            self._feed(rest)
+
+    def _feed(self, data: bytes) -> None:
+        self._data = data
+        super().data_received(data)
 
     def _answered(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

@@ -150,7 +150,28 @@ class RestFace:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the service has its own."""
+    """uvicorn without its signal handlers (the service has its own), and without lost callers at the end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes in who has connected already: closing the listener would reset them."""
+        loop = asyncio.get_running_loop()
+        for listener in sockets or ():
+            listener.setblocking(False)
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:  # nobody is waiting
+                    break
+                with contextlib.suppress(OSError):
+                    await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        factory: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = factory(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
