@@ -18,7 +18,7 @@ from tests.e2e.load import load
 COMPLETE = deployment_pb2.ROLLOUT_STATE_COMPLETE
 
 
-async def until(look: Callable[[], object], what: str, timeout: float = 30) -> None:
+async def until(look: Callable[[], object], what: str, timeout: float = 90) -> None:
     deadline = time.monotonic() + timeout
     while not await asyncio.to_thread(look):
         assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
