@@ -1,6 +1,9 @@
 """Rollouts with real replicas, a real gateway and a real package service."""
 
+import asyncio
+import contextlib
 import json
+import urllib.error
 import urllib.request
 
 import pytest
@@ -76,10 +79,10 @@ async def test_a_deployment_from_declaration_to_prediction_and_away_again(neighb
         assert await neighbours.endpoints("one") == []
 
 
-async def test_a_version_that_cannot_load_is_rolled_back_with_the_end_of_its_log(
+async def test_a_version_that_cannot_load_or_answer_is_rolled_back_and_says_why(
     neighbours: Neighbours,
 ) -> None:
-    await neighbours.upload("bad", "1", "2")
+    await neighbours.upload("bad", "1", "2", "3")
     async with running_dplo(neighbours) as dplo:
         first = await dplo.wait(await dplo.apply(declaration("bad", {"1": 100})))
         broken = declaration("bad", {"2": 100}).replace(
@@ -97,3 +100,18 @@ async def test_a_version_that_cannot_load_is_rolled_back_with_the_end_of_its_log
             deployment_pb2.REVISION_CAUSE_APPLY,
         ]
         assert history.revisions[1].state == deployment_pb2.ROLLOUT_STATE_ROLLED_BACK
+
+        gate = "gate: {max_error_rate: 0.2, min_requests: 4, window: 60s}"
+        failing = declaration("bad", {"3": 100}, more=f"rollout: {{steps: [{{percent: 50}}], {gate}}}\n")
+        environment = "    replicas: 1\n    environment: {FAIL_TO_RUN: 'yes'}\n"
+        operation = await dplo.apply(failing.replace("    replicas: 1\n", environment))
+        await dplo.until("bad", lambda d: d.rollout_progress.percent == 50)
+        for _ in range(200):
+            with contextlib.suppress(urllib.error.HTTPError):
+                await asyncio.to_thread(ask, neighbours, "bad", 1.0)
+            if (await dplo.get("bad")).rollout_progress.percent != 50:
+                break
+        with pytest.raises(errors.Aborted, match="requests failed"):
+            await dplo.wait(operation)
+        await dplo.until("bad", lambda d: d.rollout_progress.state == deployment_pb2.ROLLOUT_STATE_COMPLETE)
+        assert [ask(neighbours, "bad", 1.0) for _ in range(4)] == [2.0] * 4

@@ -149,13 +149,12 @@ def begin(
         rollout = Rollout(1, spec, now, phase_started_at=now, trace=trace)
         return Deployment(name, uid, 1, rollout, now, now)
     old = before.rollout
-    failed_first = old.state is RolloutState.FAILED and old.step < 0
     rollout = Rollout(
         revision=old.revision + 1,
         target=spec,
         started_at=now,
         phase_started_at=now,
-        base=() if failed_first and not old.base else old.carrying(),
+        base=old.carrying(),
         base_traffic=old.shares,
         fallback=None if cause.goes_back else before.last_complete,
         persistent=cause.goes_back,

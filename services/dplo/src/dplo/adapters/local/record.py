@@ -78,10 +78,11 @@ class ReplicaFiles:
 
 
 def write_record(files: ReplicaFiles, record: ReplicaRecord) -> ReplicaRecord:
-    """Writes whole or not at all."""
-    files.folder.mkdir(parents=True, exist_ok=True)
+    """Writes whole or not at all. Only the owner may read it: environments hold secrets."""
+    files.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = files.record.with_suffix(".part")
-    with part.open("wb") as file:
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
         file.write(_RECORD.dump_json(record))
         file.flush()
         os.fsync(file.fileno())
