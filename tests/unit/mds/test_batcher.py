@@ -21,6 +21,8 @@ Tensors = Mapping[str, Array]
 class Held:
     """A model that doubles, runs only when it is let, and remembers what it was given."""
 
+    concurrent = False
+
     def __init__(self) -> None:
         self.runs: list[list[float]] = []
         self.begun = threading.Semaphore(0)
@@ -287,3 +289,114 @@ def test_costs_learn_fast_runs_at_once_and_forget_wrong_beliefs() -> None:
     for _ in range(100):
         costs.doubt(4)
     assert costs.best(4) < 0.001
+
+
+class Told:
+    """A model that doubles in the time that it is told to report, and remembers which threads ran it."""
+
+    def __init__(self, *, concurrent: bool) -> None:
+        self.concurrent = concurrent
+        self.seconds = 10e-6
+        self.threads: list[str] = []
+
+    def run(self, inputs: Tensors) -> tuple[Tensors, Timings]:
+        self.threads.append(threading.current_thread().name)
+        x = inputs["x"]
+        if (x == 13).any():
+            raise RuntimeError("thirteen")
+        begin = perf_counter_ns()
+        end = begin + int(self.seconds * 1e9)
+        return {"y": x * 2}, Timings(begin, begin, end, end)
+
+    def close(self) -> None:
+        pass
+
+
+async def _asked(model: Told, sizes: list[int]) -> tuple[list[float], Statistics]:
+    """One request after another, of so many items each; the first element of each answer."""
+    statistics = Statistics()
+    batcher = Batcher(
+        Batching(max_items=16),
+        [model],
+        statistics,
+        joins=True,
+        name="test",
+        on_fault=lambda _: None,
+        loop=asyncio.get_running_loop(),
+    )
+    try:
+        answers = []
+        for size in sizes:
+            result = await batcher.run({"x": np.full((size, 1), 21, np.float32)}, size, None)
+            answers.append(float(result.outputs["y"][0, 0]))
+        return answers, statistics
+    finally:
+        await batcher.close()
+
+
+async def test_a_run_known_to_be_cheap_is_done_in_place_and_counted_like_any_other() -> None:
+    model = Told(concurrent=True)
+    answers, statistics = await _asked(model, [1, 1, 1])
+    assert answers == [42, 42, 42]
+    assert model.threads == ["test-0", "MainThread", "MainThread"]
+    assert (statistics.items, statistics.batches[1].count) == (3, 3)
+
+
+async def test_a_size_that_never_ran_goes_to_the_worker_first() -> None:
+    model = Told(concurrent=True)
+    await _asked(model, [1, 1, 8, 8])
+    assert model.threads == ["test-0", "MainThread", "test-0", "MainThread"]
+
+
+async def test_a_model_that_is_not_cheap_or_may_block_stays_with_its_worker() -> None:
+    slow, blocking = Told(concurrent=True), Told(concurrent=False)
+    slow.seconds = 1e-3
+    for model in (slow, blocking):
+        await _asked(model, [1, 1, 1])
+        assert model.threads == ["test-0"] * 3
+
+
+async def test_a_model_that_becomes_slow_goes_back_to_its_worker() -> None:
+    model = Told(concurrent=True)
+    statistics = Statistics()
+    batcher = Batcher(
+        Batching(),
+        [model],
+        statistics,
+        joins=False,
+        name="test",
+        on_fault=lambda _: None,
+        loop=asyncio.get_running_loop(),
+    )
+    one = {"x": np.ones((1, 1), np.float32)}
+    await batcher.run(one, 1, None)
+    model.seconds = 5e-3
+    await batcher.run(one, 1, None)
+    await batcher.run(one, 1, None)
+    await batcher.close()
+    assert model.threads == ["test-0", "MainThread", "test-0"]
+
+
+async def test_in_place_too_faults_are_told_in_general_and_late_work_is_shed() -> None:
+    model = Told(concurrent=True)
+    faults: list[BaseException] = []
+    statistics = Statistics()
+    batcher = Batcher(
+        Batching(),
+        [model],
+        statistics,
+        joins=False,
+        name="test",
+        on_fault=faults.append,
+        loop=asyncio.get_running_loop(),
+    )
+    await batcher.run({"x": np.ones((1, 1), np.float32)}, 1, None)
+    with pytest.raises(errors.Internal) as told:
+        await batcher.run({"x": np.full((1, 1), 13, np.float32)}, 1, None)
+    assert "thirteen" not in told.value.message
+    assert [str(fault) for fault in faults] == ["thirteen"]
+    with pytest.raises(errors.DeadlineExceeded):
+        await batcher.run({"x": np.ones((1, 1), np.float32)}, 1, monotonic() - 1)
+    assert statistics.shed == 1
+    assert model.threads == ["test-0", "MainThread"]
+    await batcher.close()

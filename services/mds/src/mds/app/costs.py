@@ -34,6 +34,10 @@ class Costs:
         """What a run of so many items usually takes, as far as is known."""
         return self._at_or_below(self._usual, items)
 
+    def known(self, items: int) -> float | None:
+        """The least that runs of about so many items took; None if there was none of that size yet."""
+        return self._best.get(items.bit_length())
+
     def doubt(self, items: int) -> None:
         """Work was shed on the word of `best`. Each time the word counts less, so that a wrong one is
         found out.

@@ -11,7 +11,14 @@ from mds.domain.tensors import Array
 
 
 class Session(Protocol):
-    """A loaded model file. `run` is called by one thread at a time and may release the interpreter lock."""
+    """A loaded model file. `run` may release the interpreter lock; it is called by one thread at a time
+    unless the session is `concurrent`.
+    """
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads may run it at once, and it computes on the CPU without blocking."""
+        ...
 
     @property
     def device(self) -> str:

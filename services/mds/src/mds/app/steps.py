@@ -1,6 +1,7 @@
 """Runs a model's steps on one batch: pre-processing, inference, post-processing, and the checks between them.
 
-Everything here runs in a worker thread, off the event loop.
+Everything here runs in a worker thread, off the event loop, but for what the batcher knows to be cheaper in
+place.
 """
 
 import asyncio
@@ -115,6 +116,12 @@ class Steps:
         first = preprocess or (None if session is not None else inference)
         if first is not None:
             first.check(signature)
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether any thread may run them at any time: no code of a modeler's, and a session that allows it."""
+        own_code = self._preprocess or self._inference or self._postprocess
+        return own_code is None and self._session is not None and self._session.concurrent
 
     def run(self, inputs: Tensors) -> tuple[Tensors, Timings]:
         """Outputs by name, checked against the signature.

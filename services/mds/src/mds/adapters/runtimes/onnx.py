@@ -187,6 +187,11 @@ class OnnxSession:
         return "cuda:0" if self._session.get_providers()[0].startswith("CUDA") else "cpu"
 
     @property
+    def concurrent(self) -> bool:
+        """On the CPU: ONNX Runtime's `Run` is thread-safe, and a GPU would be waited for."""
+        return self.device == "cpu"
+
+    @property
     def providers(self) -> Sequence[str]:
         """Execution providers in use."""
         return tuple(self._session.get_providers())
