@@ -119,7 +119,7 @@ class Steps:
 
     @property
     def concurrent(self) -> bool:
-        """Whether any thread may run them at any time: no code of a modeler's, and a session that allows it."""
+        """Whether any thread may run them at any time: no modeler's code, and a session that allows it."""
         own_code = self._preprocess or self._inference or self._postprocess
         return own_code is None and self._session is not None and self._session.concurrent
 
