@@ -11,11 +11,12 @@ breaking() {
     echo "no earlier contracts to compare with"
     return
   fi
-  local before
+  local before found=0
   before=$(mktemp -d)
-  trap 'rm -rf "$before"' RETURN
   git archive "$base" buf.yaml protos | tar -x -C "$before"
-  buf breaking --against "$before"
+  buf breaking --against "$before" || found=$?
+  rm -rf "$before"
+  return "$found"
 }
 step "ruff check" ruff check .
 step "ruff format" ruff format --check --quiet .
