@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mds.adapters import archive, tar
 from mds.adapters.unpacked import unpack
+from mds.domain import manifest_json
 from mds.domain.declaration import Declaration
 from mds.domain.manifest import Manifest, PackageFile, Role
 from mds.domain.paths import check_paths
@@ -147,7 +148,7 @@ def manifest_of(paths: list[str], content: bytes = b"data") -> Manifest:
 def forged(members: list[tuple[str, bytes, bytes]], manifest: Manifest | None = None) -> io.BytesIO:
     """An archive with members as given: path, content, type flag. No check stands in its way."""
     out = bytearray()
-    head = (manifest or manifest_of(["model/ok"])).canonical()
+    head = manifest_json.canonical(manifest or manifest_of(["model/ok"]))
     for path, content, flag in [("manifest.json", head, b"0"), *members]:
         info = tarfile.TarInfo(path)
         info.size = len(content)

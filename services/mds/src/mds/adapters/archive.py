@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from chassis import errors
 
 from mds.adapters import tar
+from mds.domain import manifest_json
 from mds.domain.manifest import Manifest, PackageFile
 from mds.domain.packages import PackageInfo
 from mds.domain.paths import MANIFEST, check_paths
@@ -44,13 +45,13 @@ def write(
     check_paths(sources)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _new_file(target) as (file, whole):
-        data = manifest.canonical()
+        data = manifest_json.canonical(manifest)
         _put(file, whole, MANIFEST, len(data), iter([data]))
         for entry in manifest.files:
             _put(file, whole, entry.path, entry.size, _checked(sources[entry.path], entry, progress))
         _emit(file, whole, tar.END)
         size = file.tell()
-    return PackageInfo(manifest, manifest.digest, size, "sha256:" + whole.hexdigest())
+    return PackageInfo(manifest, manifest_json.digest(manifest), size, "sha256:" + whole.hexdigest())
 
 
 @contextmanager
@@ -125,7 +126,7 @@ def read_manifest(path: Path) -> PackageInfo:
     """Reads only the manifest: quick, without checking files. Raises NotFound, InvalidArgument, DataLoss."""
     with _opened(path) as file:
         manifest = _manifest(next(tar.entries(file), None), file)
-        return PackageInfo(manifest, manifest.digest, os.fstat(file.fileno()).st_size)
+        return PackageInfo(manifest, manifest_json.digest(manifest), os.fstat(file.fileno()).st_size)
 
 
 def verify(source: Path | BinaryIO, *, max_bytes: int = 0, allow_pickles: bool = True) -> PackageInfo:
@@ -147,7 +148,7 @@ def extract(
     staging = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
     try:
         info = _read(source, staging, max_bytes, allow_pickles)
-        (staging / MANIFEST).write_bytes(info.manifest.canonical())
+        (staging / MANIFEST).write_bytes(manifest_json.canonical(info.manifest))
         try:
             os.rename(staging, target)
         except OSError as error:
@@ -192,7 +193,9 @@ def _read(source: Path | BinaryIO, target: Path | None, max_bytes: int, allow_pi
         extra = next(entries, None)
         if extra is not None:
             raise _malformed(f"it holds {extra.path!r}, which the manifest does not list")
-    return PackageInfo(manifest, manifest.digest, file.size, f"sha256:{file.digest.hexdigest()}")
+    return PackageInfo(
+        manifest, manifest_json.digest(manifest), file.size, f"sha256:{file.digest.hexdigest()}"
+    )
 
 
 def _copy(file: _Hashing, listed: PackageFile, target: Path | None, allow_pickles: bool) -> None:
@@ -261,7 +264,7 @@ def _manifest(entry: tar.Entry | None, file: BinaryIO) -> Manifest:
     if entry.size > MAX_MANIFEST:
         raise _malformed(f"its manifest has {entry.size} bytes, and may have {MAX_MANIFEST}")
     try:
-        return Manifest.parse(tar.read_exactly(file, entry.size))
+        return manifest_json.parse(tar.read_exactly(file, entry.size))
     except tar.TarError:
         raise
     except ValueError as error:

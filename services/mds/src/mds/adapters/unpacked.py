@@ -10,6 +10,7 @@ from pathlib import Path
 from chassis import errors
 
 from mds.adapters import archive
+from mds.domain import manifest_json
 from mds.domain.manifest import Manifest
 from mds.domain.packages import PackageInfo
 from mds.domain.paths import MANIFEST
@@ -50,7 +51,7 @@ def unpack(
 
 def _is_intact(folder: Path, manifest: Manifest) -> bool:
     try:
-        if (folder / MANIFEST).read_bytes() != manifest.canonical():
+        if (folder / MANIFEST).read_bytes() != manifest_json.canonical(manifest):
             return False
         for file in manifest.files:
             with (folder / file.path).open("rb") as content:

@@ -1,17 +1,10 @@
-"""What a package says of itself, and its canonical form, whose SHA-256 is the package's content digest.
-
-The canonical form is the JSON form of `penstock.mds.v1.PackageManifest` (64-bit integers as strings, enum
-values by name, defaults left out) with sorted keys, no spaces, in UTF-8.
-"""
+"""What a package says of itself."""
 
 import enum
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mds.domain import manifest_json
 from mds.domain.execution import Batching, Execution
 from mds.domain.names import ID_RULE, VERSION_RULE, is_id, is_version
 from mds.domain.signature import Signature
@@ -97,28 +90,3 @@ class Manifest:
                 raise ValueError(f"file {file.path!r} does not lie in {file.role.folder}")
         if self.files and self.model_file and f"model/{self.model_file}" not in paths:
             raise ValueError(f"the model file {self.model_file!r} is not among the package's files")
-
-    def canonical(self) -> bytes:
-        """The canonical form."""
-        return json.dumps(
-            manifest_json.to_json(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        ).encode()
-
-    @property
-    def digest(self) -> str:
-        """The content digest, `sha256:` and 64 hexadecimal digits."""
-        return "sha256:" + hashlib.sha256(self.canonical()).hexdigest()
-
-    @classmethod
-    def parse(cls, data: bytes) -> "Manifest":
-        """Reads a canonical form. Raises ValueError for anything else, also if only the order of keys
-        differs.
-        """
-        try:
-            tree = json.loads(data.decode("utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"it is no JSON: {error}") from error
-        manifest = manifest_json.from_json(tree)
-        if manifest.canonical() != data:
-            raise ValueError("it is not in canonical form")
-        return manifest

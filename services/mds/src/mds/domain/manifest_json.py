@@ -1,19 +1,20 @@
 """The JSON form of a manifest, as proto3 JSON of `penstock.mds.v1.PackageManifest` would be, without
-protobuf.
+protobuf; and its canonical form, whose SHA-256 is the package's content digest.
 
-A contract test holds this form and the contract together.
+The canonical form has 64-bit integers as strings, enum values by name, defaults left out, sorted keys, no
+spaces, in UTF-8. A contract test holds this form and the contract together.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from mds.domain.execution import Accelerator, Batching, Execution
+from mds.domain.manifest import FORMAT_VERSION, Manifest, PackageFile, Role
 from mds.domain.signature import OutputTolerance, Signature, TensorSpec
 from mds.domain.tensors import DataType
-
-if TYPE_CHECKING:
-    from mds.domain.manifest import Manifest
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -24,7 +25,30 @@ _ACCELERATORS = {
 }
 
 
-def to_json(manifest: "Manifest") -> Json:
+def canonical(manifest: Manifest) -> bytes:
+    """The canonical form."""
+    tree = to_json(manifest)
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest(manifest: Manifest) -> str:
+    """The content digest, `sha256:` and 64 hexadecimal digits."""
+    return "sha256:" + hashlib.sha256(canonical(manifest)).hexdigest()
+
+
+def parse(data: bytes) -> Manifest:
+    """Reads a canonical form. Raises ValueError for anything else, also if only the order of keys differs."""
+    try:
+        tree = json.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"it is no JSON: {error}") from error
+    manifest = from_json(tree)
+    if canonical(manifest) != data:
+        raise ValueError("it is not in canonical form")
+    return manifest
+
+
+def to_json(manifest: Manifest) -> Json:
     """The JSON form, defaults left out."""
     return _filled(
         formatVersion=1,
@@ -160,10 +184,8 @@ class _Reader:
             raise ValueError(f"{self._where} has the unknown field {next(iter(self._tree))!r}")
 
 
-def from_json(tree: Any) -> "Manifest":
+def from_json(tree: Any) -> Manifest:
     """Reads a JSON form strictly. Raises ValueError that names the field."""
-    from mds.domain.manifest import FORMAT_VERSION, Manifest
-
     reader = _Reader(tree, "manifest")
     version = reader.take("formatVersion", int, 0)
     if version != FORMAT_VERSION:
@@ -192,8 +214,6 @@ def from_json(tree: Any) -> "Manifest":
 
 
 def _read_file(tree: Any, where: str) -> Any:
-    from mds.domain.manifest import PackageFile, Role
-
     reader = _Reader(tree, where)
     role = reader.take("role", str, "")
     if role not in {r.value for r in Role}:

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 
-from mds.domain.manifest import Manifest
+from mds.domain import manifest_json
 from mds.domain.names import PackageName
 from mds.domain.packages import StoredPackage
 
@@ -15,7 +15,7 @@ def write_record(package: StoredPackage) -> bytes:
     tree = {
         "name": str(package.name),
         "uid": package.uid,
-        "manifest": package.manifest.canonical().decode(),
+        "manifest": manifest_json.canonical(package.manifest).decode(),
         "digest": package.digest,
         "size": package.size,
         "archive_digest": package.archive_digest,
@@ -30,7 +30,7 @@ def read_record(data: bytes) -> StoredPackage:
     """Reads a record. Raises ValueError if it is damaged."""
     try:
         tree = json.loads(data)
-        manifest = Manifest.parse(tree["manifest"].encode())
+        manifest = manifest_json.parse(tree["manifest"].encode())
         package = StoredPackage(
             name=PackageName(*tree["name"].split("/")[1::2]),
             uid=tree["uid"],
@@ -44,6 +44,6 @@ def read_record(data: bytes) -> StoredPackage:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the record is incomplete: {error!r}") from error
-    if manifest.digest != package.digest:
+    if manifest_json.digest(manifest) != package.digest:
         raise ValueError("the record's manifest does not match its digest")
     return package
