@@ -8,6 +8,7 @@ Exit codes: 0 ended on purpose, 1 failed while running, 2 wrong settings or an a
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -159,6 +160,8 @@ async def serve(
     ended = stop or asyncio.Event()
     with contextlib.nullcontext() if stop is not None else _signals(ended, name):
         async with started(name, version, settings, build, telemetry=telemetry, clock=clock) as service:
+            if stop is None:
+                _rest_collector()
             await ended.wait()
         service.host.log.info("stopped")
 
@@ -228,6 +231,17 @@ def _signals(stop: asyncio.Event, name: str) -> Any:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+def _rest_collector() -> None:
+    """Spares the garbage collector what lives as long as the process, and lets it look less often.
+
+    With Python's defaults it looks at all that was imported again and again: measured on the gateway's hop at
+    concurrency 32, that is 30-40 µs of CPU a call. Calls leave few cycles behind.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def _refuse_open_listening(settings: ServiceSettings, authenticator: Authenticator) -> None:

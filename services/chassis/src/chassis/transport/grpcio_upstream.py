@@ -19,7 +19,7 @@ from chassis.errors import Code, Error
 from chassis.settings import ChannelSettings
 from chassis.telemetry import Telemetry, propagation
 from chassis.tls import channel_credentials
-from chassis.transport.metadata import is_forwardable
+from chassis.transport.metadata import forwardable, is_forwardable
 from chassis.transport.port import Metadata, Reply
 
 _NOTHING: Metadata = ()
@@ -91,7 +91,9 @@ class GrpcUpstream:
                 raise self._too_late(method)
         if self._tracing:
             return await self._traced_unary(make, method, payload, metadata, timeout)
-        return await self._call(make, payload, _outgoing(metadata), timeout)
+        # With tracing off no span is current, so there is nothing to look for: the caller's context goes on.
+        sent = _outgoing(metadata) if self._telemetry is None else forwardable(metadata)
+        return await self._call(make, payload, sent, timeout)
 
     async def _call(
         self, make: Callable[..., Any], payload: bytes, metadata: Metadata, timeout: float | None

@@ -37,4 +37,4 @@ def is_forwardable(key: str) -> bool:
 
 def forwardable(metadata: Metadata) -> Metadata:
     """The part of the metadata that may be sent to the next hop, in order."""
-    return tuple(item for item in metadata if is_forwardable(item[0]))
+    return tuple([item for item in metadata if is_forwardable(item[0])])
