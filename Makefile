@@ -7,6 +7,8 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
+# The demo and the tests start dozens of Python processes: compiled modules are kept, or each compiles them all anew.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PROJECTS := pyproject.toml uv.lock protos/gen/python/pyproject.toml clients/python/pyproject.toml $(wildcard services/*/pyproject.toml)
 
