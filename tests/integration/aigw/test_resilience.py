@@ -1,7 +1,9 @@
 """Replicas die, versions change, the gateway restarts: under constant load on both faces, no call fails."""
 
 import asyncio
+import time
 
+import grpc
 import pytest
 from google.protobuf import duration_pb2
 from penstock.aigw.v1 import endpoint_service_pb2, route_service_pb2, traffic_service_pb2
@@ -153,3 +155,54 @@ async def test_a_dead_address_is_told_in_words(running_gateway, start_replica, r
         text = body["error"]
     assert "'digits/classifier' version 1 could not be reached in 1 attempt" in text
     assert "endpoint a" in text
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.7\r\n", id="another protocol"),
+        pytest.param(b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" + b"\xff" * 64, id="broken HTTP/2"),
+    ],
+)
+async def test_an_endpoint_that_is_no_replica_fails_its_calls_in_time_and_leaves_nothing_in_flight(
+    running_gateway, start_replica, rpc_failure, says: bytes
+) -> None:
+    writers = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(says)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        replica = await start_replica("a")
+        replica.grpc_address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await running_gateway.route(("1", 1))
+        await running_gateway.register(replica)
+        began = time.monotonic()
+        failed = await asyncio.gather(*(rpc_failure(running_gateway.infer(timeout=1.0)) for _ in range(20)))
+        assert time.monotonic() - began < 5
+        codes = {error.code() for error in failed}
+        assert codes <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
+        assert all(
+            "endpoint a" in error.details() or "deadline" in error.details().lower() for error in failed
+        )
+        async with asyncio.timeout(5):
+            while _flying(await _metrics(running_gateway)):
+                await asyncio.sleep(0.02)
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+
+
+async def _metrics(gateway) -> str:
+    async with gateway.http.get(gateway.url + "/metrics") as response:
+        return await response.text()
+
+
+def _flying(text: str) -> float:
+    lines = [line for line in text.splitlines() if line.startswith("aigw_in_flight_requests{")]
+    assert lines
+    return sum(float(line.rpartition(" ")[2]) for line in lines)

@@ -124,6 +124,10 @@ class Counts:
         return 0.0
 
 
+_SET_BACK = 10
+"""Slots that a wall clock may go back by without anything being dated anew."""
+
+
 class Series:
     """Calls of one version of one model: all since the start, and those of the recent slots of time."""
 
@@ -153,14 +157,28 @@ class Series:
     ) -> None:
         """Counts one call that ended at `now`, in seconds since the epoch."""
         slot = int(now / self._resolution)
-        if slot > self._slot:  # a wall clock that was set back keeps counting into the newest slot
-            self._slot = slot
-            self._current = Counts()
-            self.slots.append((slot, self._current))
-            while self.slots[0][0] <= slot - self._limit:
-                self.slots.popleft()
+        if slot != self._slot:
+            self._turn(slot)
         self._current.record(code, latency, attempts, request_bytes, response_bytes)
         self.total.record(code, latency, attempts, request_bytes, response_bytes)
+
+    def _turn(self, slot: int) -> None:
+        """Goes on to another slot of time.
+
+        A wall clock that was set back a little keeps counting into the newest slot. If it had been far ahead,
+        that slot is in the future, out of sight of every query: what is dated later than now becomes now.
+        """
+        current = Counts()
+        if slot < self._slot:
+            if slot >= self._slot - _SET_BACK:
+                return
+            while self.slots and self.slots[-1][0] >= slot:
+                current.add(self.slots.pop()[1])
+        self._slot = slot
+        self._current = current
+        self.slots.append((slot, self._current))
+        while self.slots[0][0] <= slot - self._limit:
+            self.slots.popleft()
 
     def attempt_failed(self, code: Code) -> None:
         """Counts one failed attempt, whatever became of the call."""
@@ -231,7 +249,10 @@ class TrafficLog:
         """Traffic of one model between two times, which are widened to whole slots."""
         resolution = self.resolution
         newest = int(now / resolution) + 1
-        oldest = max(newest - int(self.window / resolution), int(self._started / resolution))
+        begun = [series.slots[0][0] for series in self._series.values() if series.slots]
+        # What was counted is older than the start if the clock has been set back since.
+        begun.append(int(self._started / resolution))
+        oldest = max(newest - int(self.window / resolution), min(begun))
         last = min(newest, -int(-end // resolution)) if end is not None else newest
         first = max(oldest, int(start / resolution)) if start is not None else oldest
         last = max(first, last)
