@@ -189,7 +189,7 @@ async def test_an_endpoint_that_is_no_replica_fails_its_calls_in_time_and_leaves
             "endpoint a" in error.details() or "deadline" in error.details().lower() for error in failed
         )
         async with asyncio.timeout(5):
-            while _flying(await _metrics(running_gateway)):
+            while _flying(await _metrics(running_gateway)):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.02)
     finally:
         server.close()
