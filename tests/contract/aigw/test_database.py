@@ -62,9 +62,12 @@ async def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
             pass
 
 
-async def test_an_error_of_the_database_is_unavailable(tmp_path: Path) -> None:
+async def test_an_error_of_the_database_is_unavailable_and_its_cause_is_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_database(tmp_path / "aigw.db") as engine:
         async with engine.begin() as connection:
             await connection.exec_driver_sql("DROP TABLE routes")
         with pytest.raises(errors.Unavailable, match="nothing was changed"):
             await SqlRouteStore(engine).load()
+    assert "no such table: routes" in caplog.text

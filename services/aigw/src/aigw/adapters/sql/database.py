@@ -12,8 +12,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from chassis import errors
+from chassis.telemetry.logs import get_logger
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 
@@ -87,6 +88,9 @@ def translated() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
+        # The caller can do nothing about the cause, the operator can. Not the statement: it holds documents.
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        get_logger("penstock.aigw").error("the database cannot be used", error=str(cause))
         raise errors.Unavailable(
             "the gateway's database could not be used; nothing was changed", reason="STORE_UNAVAILABLE"
         ) from error
