@@ -80,6 +80,13 @@ def test_the_readmes_python_and_declaration_are_the_quickstarts() -> None:
     assert all(line.rstrip(")") in explained for line in blocks("README.md", "python")[1].splitlines())
 
 
+def test_every_document_is_in_the_index() -> None:
+    index = (ROOT / "docs/index.md").read_text()
+    for document in (ROOT / "docs").rglob("*.md"):
+        if document.name != "index.md":
+            assert f"]({document.relative_to(ROOT / 'docs')})" in index, document
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
