@@ -130,6 +130,14 @@ class Inference(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         answer.raw_output_contents.append(request.raw_input_contents[0])
         return answer
 
+    async def ModelStreamInfer(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
+        async for request in request_iterator:
+            if not request.raw_input_contents:
+                yield grpc_service_pb2.ModelStreamInferResponse(error_message="nothing to work on")
+                continue
+            answer = await self.ModelInfer(request, context)
+            yield grpc_service_pb2.ModelStreamInferResponse(infer_response=answer)
+
 
 class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
     def __init__(self, script: Script) -> None:

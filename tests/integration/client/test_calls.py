@@ -1,7 +1,7 @@
 """The client against a real gRPC server: retries, deadlines, credentials, trace context, both faces."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +20,13 @@ from penstock_client import (
     DigestMismatch,
     FailedPrecondition,
     InvalidArgument,
+    PenstockError,
     RetryPolicy,
     RolloutFailed,
     Settings,
     Unavailable,
 )
+from penstock_client.prediction import InferRequest
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 FAST = RetryPolicy(attempts=3, initial_delay=0.001)
@@ -144,6 +146,19 @@ async def test_a_prediction_is_tried_again(client: AsyncClient, script) -> None:
     answer = await client.predict("d/c", {"x": np.ones((1, 2), np.float32)}, version="7", request_id="r")
 
     assert (answer.version, answer.id) == ("7", "r")
+
+
+async def test_a_stream_is_answered_in_order_and_ends_with_the_first_error(client: AsyncClient) -> None:
+    async def requests() -> AsyncIterator[InferRequest]:
+        for number in range(3):
+            yield InferRequest("d/c", "", {"x": np.array([number], np.int64)}, id=str(number))
+        yield InferRequest("d/c", "", {})
+
+    seen = []
+    with pytest.raises(PenstockError, match="nothing to work on"):
+        async for answer in client.inference.stream(requests()):
+            seen.append((answer.id, answer.output.tolist()))
+    assert seen == [("0", [0]), ("1", [1]), ("2", [2])]
 
 
 async def test_a_package_is_sent_whole_and_not_twice(
