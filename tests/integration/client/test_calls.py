@@ -155,9 +155,13 @@ async def test_a_stream_is_answered_in_order_and_ends_with_the_first_error(clien
         yield InferRequest("d/c", "", {})
 
     seen = []
-    with pytest.raises(PenstockError, match="nothing to work on"):
+
+    async def read() -> None:
         async for answer in client.inference.stream(requests()):
             seen.append((answer.id, answer.output.tolist()))
+
+    with pytest.raises(PenstockError, match="nothing to work on"):
+        await read()
     assert seen == [("0", [0]), ("1", [1]), ("2", [2])]
 
 
