@@ -356,6 +356,13 @@ async def test_a_model_that_is_not_cheap_or_may_block_stays_with_its_worker() ->
         assert model.threads == ["test-0"] * 3
 
 
+async def test_a_model_that_batches_stays_with_its_worker_where_sharing_a_run_is_cheaper() -> None:
+    model = Told(concurrent=True)
+    model.seconds = 60e-6
+    await _asked(model, [1, 1, 1])
+    assert model.threads == ["test-0"] * 3
+
+
 async def test_a_model_that_becomes_slow_goes_back_to_its_worker() -> None:
     model = Told(concurrent=True)
     statistics = Statistics()
