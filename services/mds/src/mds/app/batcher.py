@@ -35,7 +35,7 @@ from mds.domain.tensors import Array
 DEFAULT_QUEUE = 256
 _SCAN = 256
 # Measured with a run of 10 µs, CPU per request: in place 10 to 17 µs; through a worker 105 µs for a request
-# alone, 57 with 32 at once, and 15 where 32 at once share runs. So in place pays below what a hand-over costs,
+# alone, 57 with 32 at once, and 15 where 32 at once share runs. So in place pays below what it costs,
 # and where runs are shared only for the smallest.
 IN_PLACE_SECONDS = 90e-6
 IN_PLACE_SECONDS_BATCHING = 30e-6
