@@ -7,6 +7,8 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
+# Trust what the system trusts, as pip does: behind a company's proxy uv's own list of authorities is not enough.
+export UV_SYSTEM_CERTS := true
 # The demo and the tests start dozens of Python processes: compiled modules are kept, or each compiles them all anew.
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
