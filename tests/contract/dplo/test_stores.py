@@ -1,7 +1,9 @@
 """What every StateStore and HistoryStore keeps, whichever backend it is."""
 
 import asyncio
+import signal
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,21 @@ from dplo.domain.traffic import Shares
 
 NAME = DeploymentName("digits", "classifier")
 Store = SqlStore | MemoryStore
+KILLED_WHILE_MIGRATING = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from dplo.adapters.sql.store import SqlStore, open_engine
+from sqlalchemy import event
+
+engine = open_engine(Path(sys.argv[1]))
+
+@event.listens_for(engine.sync_engine, "after_cursor_execute")
+def executed(connection, cursor, statement, *_):
+    if statement.strip().startswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(SqlStore(engine).__aenter__())
+"""
 
 
 @pytest.fixture(params=["memory", "sql"])
@@ -207,6 +224,22 @@ async def test_a_database_is_kept_from_run_to_run(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         assert connection.execute("select version_num from alembic_version").fetchall() == [("0001",)]
     connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE alembic_version", "CREATE TABLE deployments", "INSERT INTO alembic"]
+)
+async def test_a_start_that_was_killed_while_it_made_the_tables_hinders_no_other(
+    tmp_path: Path, statement: str
+) -> None:
+    path = str(tmp_path / "dplo.db")
+    first = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED_WHILE_MIGRATING, path, statement
+    )
+    assert await first.wait() == -signal.SIGKILL
+    async with SqlStore(open_engine(tmp_path / "dplo.db")) as store:
+        await store.write(Change(deployment()))
+        assert await store.read(NAME) is not None
 
 
 async def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:

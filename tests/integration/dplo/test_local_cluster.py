@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 from chassis import errors
 from chassis.clock import SystemClock
+from dplo.adapters.local import logs
 from dplo.adapters.local.capacity import Machine
 from dplo.adapters.local.operator import LocalCluster, LocalOptions
 from dplo.adapters.local.supervision import RestartPolicy
-from dplo.app.ports import Placement
+from dplo.app.ports import LogTail, Placement
 from dplo.domain.names import DeploymentName, ModelName
 from dplo.domain.observed import Replica, ReplicaState
 from dplo.domain.spec import PackagePin, VersionSpec
@@ -37,10 +39,13 @@ if mode == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 else:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+if mode == "late":
+    time.sleep(1)
 part = os.environ["MDS_ADDRESSES_FILE"] + ".part"
 with open(part, "w") as file:
     address = "127.0.0.1:%d" % server.server_port
-    json.dump({"grpc": address, "rest": "http://" + address, "pid": os.getpid()}, file)
+    pid = 0 if mode == "late" else os.getpid()
+    json.dump({"grpc": address, "rest": "http://" + address, "pid": pid}, file)
 os.replace(part, os.environ["MDS_ADDRESSES_FILE"])
 server.serve_forever()
 """
@@ -137,6 +142,20 @@ async def test_one_that_is_killed_is_started_again(options: LocalOptions, tmp_pa
         assert pid(again) != pid(first)
 
 
+async def test_the_addresses_of_the_last_process_are_never_taken_for_those_of_the_next(
+    options: LocalOptions, tmp_path: Path
+) -> None:
+    """As after process ids were used again: the file that was left behind does not tell whose it is."""
+    async with cluster(options, tmp_path) as made:
+        await made.place(placement(mode="late"))
+        (before,) = await until(made, healthy(1))
+        os.kill(pid(before), signal.SIGKILL)
+        (after,) = await until(made, lambda r: healthy(1)(r) and r[0].reference != before.reference)
+        assert (after.restarts, after.grpc_address == before.grpc_address) == (1, False)
+        await made.stop(NAME, "r-0", 1)
+        await until(made, lambda replicas: not replicas)
+
+
 async def test_one_that_died_unseen_is_started_again(options: LocalOptions, tmp_path: Path) -> None:
     async with cluster(options, tmp_path) as made:
         await made.place(placement())
@@ -147,7 +166,16 @@ async def test_one_that_died_unseen_is_started_again(options: LocalOptions, tmp_
         assert pid(again) != pid(first)
 
 
-async def test_one_that_crashes_on_and_on_is_told_with_its_log(options: LocalOptions, tmp_path: Path) -> None:
+async def test_one_that_crashes_on_and_on_is_told_with_its_log(
+    options: LocalOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tail = logs.tail
+
+    def slow_tail(log: Path, lines: int) -> LogTail:
+        time.sleep(0.3)  # as on a busy machine: meanwhile nobody may see it crash-looping without the reason
+        return tail(log, lines)
+
+    monkeypatch.setattr(logs, "tail", slow_tail)
     async with cluster(options, tmp_path) as made:
         await made.place(placement(mode="crash"))
         (looping,) = await until(made, lambda r: r[0].state is ReplicaState.CRASH_LOOPING)

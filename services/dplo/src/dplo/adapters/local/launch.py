@@ -1,11 +1,13 @@
-"""Becomes a replica: takes the replica's lock, writes down who it is, and turns into the given command.
+"""Becomes a replica: takes its lock, clears what the last one left, writes down who it is, and turns into the
+given command.
 
 Run as a script, with no imports but the standard library's, by `LocalCluster`: `launch.py LOCK_FILE
-PROCESS_FILE COMMAND…`. The lock is inherited by the command and held as long as it lives, so that a replica
-can never run twice, whoever starts it and whenever that one is killed. Exit code 75 says that somebody else
-holds it.
+PROCESS_FILE ADDRESSES_FILE COMMAND…`. The lock is inherited by the command and held as long as it lives, so
+that a replica can never run twice, whoever starts it and whenever that one is killed. Exit code 75 says that
+somebody else holds it.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -25,7 +27,7 @@ def started(pid: int) -> str:
         return ""
 
 
-def main(lock_file: str, process_file: str, command: list[str]) -> None:
+def main(lock_file: str, process_file: str, addresses_file: str, command: list[str]) -> None:
     """Never returns."""
     lock = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o600)
     for _ in range(_TRIES):
@@ -37,6 +39,10 @@ def main(lock_file: str, process_file: str, command: list[str]) -> None:
     else:
         sys.exit(HELD)
     os.set_inheritable(lock, True)
+    # Where the last one listened: with its process id used again it would be taken for ours. Only here is it
+    # certain that nobody else runs whose it could be.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(addresses_file)
     part = f"{process_file}.{os.getpid()}"
     with open(part, "w", encoding="utf-8") as file:
         json.dump({"pid": os.getpid(), "started": started(os.getpid())}, file)
@@ -49,4 +55,4 @@ def main(lock_file: str, process_file: str, command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])

@@ -295,16 +295,16 @@ class LocalCluster:
         state = replica_state(item.record, self._facts(item), self._options.restart)
         if not gone and state is item.state:
             return
-        item.state = state
-        item.message = await self._explain(item)
+        message = await self._explain(item, state)
+        item.state, item.message = state, message
         self._on_change(DeploymentName.parse(item.record.deployment))
 
-    async def _explain(self, item: _Managed) -> str:
+    async def _explain(self, item: _Managed, state: ReplicaState) -> str:
         """Why it is not healthy; for one that ends again and again with the end of its log."""
-        if item.state is ReplicaState.HEALTHY or item.record.last_exit is None:
+        if state is ReplicaState.HEALTHY or item.record.last_exit is None:
             return ""
         text = supervision.describe_end(item.record)
-        if item.state is not ReplicaState.CRASH_LOOPING:
+        if state is not ReplicaState.CRASH_LOOPING:
             return text
         last = await asyncio.to_thread(logs.tail, self._log_of(item), 5)
         return f"{text}; the end of its log: " + " | ".join(last.lines) if last.lines else text
@@ -326,6 +326,7 @@ class LocalCluster:
                     str(_LAUNCH),
                     str(files.lock),
                     str(files.process),
+                    str(files.addresses),
                     *record.command,
                 ],
                 env=dict(record.environment),
@@ -344,7 +345,8 @@ class LocalCluster:
     def _clear(self, item: _Managed) -> None:
         """Makes room for the next start: what the last process left behind goes."""
         self._kill(item)
-        item.files.process.unlink(missing_ok=True)
+        if read_identity(item.files.process) == item.identity:  # else the next has come in the meantime
+            item.files.process.unlink(missing_ok=True)
         item.child, item.identity, item.addresses, item.seen_alive = None, None, None, False
         item.healthy, item.was_healthy, item.unhealthy_since = False, False, None
 
@@ -417,11 +419,14 @@ class LocalCluster:
 
     def _replica(self, item: _Managed) -> Replica:
         record = item.record
+        state = replica_state(record, self._facts(item), self._options.restart)
+        if state is ReplicaState.CRASH_LOOPING and item.state is not state:
+            state = ReplicaState.PENDING  # until it can be told why: a rollout ends with that text
         return Replica(
             record.replica,
             record.version,
             record.fingerprint,
-            replica_state(record, self._facts(item), self._options.restart),
+            state,
             record.ordinal,
             message=item.message,
             grpc_address=item.addresses.grpc if item.addresses else "",

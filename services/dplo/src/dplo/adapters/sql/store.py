@@ -35,9 +35,10 @@ def open_engine(path: Path) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _: Any) -> None:
         cursor = connection.cursor()
+        # First this: the next one may have to wait for a process that is ending.
+        cursor.execute("PRAGMA busy_timeout=10000")
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute("PRAGMA busy_timeout=10000")
         cursor.close()
 
     return engine
@@ -154,7 +155,10 @@ class SqlStore:
 
 
 def migrate(connection: Connection) -> None:
-    """Brings the database to the newest version of its tables."""
+    """Brings the database to the newest version of its tables: wholly or, if it is killed, not at all."""
+    # The driver begins no transaction of its own before DDL: each table would be there at once, the version
+    # that says so would not, and the next start would fail at a table that exists.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
     logging.getLogger("alembic").setLevel(logging.WARNING)  # its chatter says nothing to an operator
     config = Config()
     with resources.as_file(resources.files("dplo.adapters.sql") / "migrations") as folder:
