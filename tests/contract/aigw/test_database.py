@@ -1,6 +1,9 @@
 """The database file: migrated when opened, the same as the schema says, refused when it cannot be used."""
 
+import asyncio
+import signal
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,20 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from chassis import errors
 from sqlalchemy import Connection
+
+KILLED_WHILE_MIGRATING = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from aigw.adapters.sql.database import open_database
+from sqlalchemy import Engine, event
+
+@event.listens_for(Engine, "after_cursor_execute")
+def executed(connection, cursor, statement, *_):
+    if statement.strip().startswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(open_database(Path(sys.argv[1])).__aenter__())
+"""
 
 
 async def test_migrations_make_exactly_the_schema(tmp_path: Path) -> None:
@@ -28,6 +45,21 @@ async def test_a_database_is_opened_again(tmp_path: Path) -> None:
     for _ in range(2):
         async with open_database(tmp_path / "aigw.db") as engine:
             assert list(await SqlRouteStore(engine).load()) == []
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE alembic_version", "CREATE TABLE route", "INSERT INTO alembic"]
+)
+async def test_a_start_that_was_killed_while_it_made_the_tables_hinders_no_other(
+    tmp_path: Path, statement: str
+) -> None:
+    path = tmp_path / "aigw.db"
+    first = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED_WHILE_MIGRATING, str(path), statement
+    )
+    assert await first.wait() == -signal.SIGKILL
+    async with open_database(path) as engine:
+        assert await SqlRouteStore(engine).load() == []
 
 
 async def test_a_database_has_one_gateway_at_a_time(tmp_path: Path) -> None:

@@ -68,7 +68,13 @@ def _held(path: Path) -> Iterator[None]:
 
 
 def migrate(connection: Connection) -> None:
-    """Brings the schema up to the newest revision. A database of a newer Penstock is refused."""
+    """Brings the schema up to the newest revision: wholly or, if it is killed, not at all.
+
+    A database of a newer Penstock is refused.
+    """
+    # The driver begins no transaction of its own before DDL: each table would be there at once, the revision
+    # that says so would not, and the next start would fail at a table that exists.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
     config = Config()
     config.set_main_option("script_location", str(resources.files("aigw.adapters.sql") / "migrations"))
     config.attributes["connection"] = connection
@@ -99,7 +105,7 @@ def translated() -> Iterator[None]:
 def _configure(connection: Any, _record: Any) -> None:
     """Readers never wait for the writer, and a second process for at most five seconds."""
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
+    for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=NORMAL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
