@@ -4,6 +4,7 @@ import pytest
 from aigw.api import convert, paging
 from aigw.api.route_servicer import RouteServicer
 from chassis import errors
+from chassis.paging import read_token
 from google.protobuf import duration_pb2, field_mask_pb2, text_format
 from penstock.aigw.v1 import route_pb2, route_service_pb2
 from penstock.common.v1 import types_pb2
@@ -214,4 +215,4 @@ def test_pages_follow_each_other_without_gap_or_repeat() -> None:
 @pytest.mark.parametrize("token", ["!!", "/w==", "abc"])
 def test_a_page_token_of_somebody_else_is_refused(token: str) -> None:
     with pytest.raises(errors.InvalidArgument, match="page_token"):
-        paging.read_token(token)
+        read_token(token)

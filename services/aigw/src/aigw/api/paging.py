@@ -1,11 +1,9 @@
 """Pages of a sorted list: the token is the name of the last item given."""
 
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from chassis import errors
+from chassis.paging import make_token, read_token
 
 T = TypeVar("T")
 
@@ -17,20 +15,3 @@ def page(items: Sequence[T], name: Callable[[T], str], size: int, token: str) ->
     chosen = rest[:size]
     following = make_token(name(chosen[-1])) if len(rest) > size else ""
     return chosen, following
-
-
-def make_token(position: str) -> str:
-    """A page token: opaque to callers."""
-    return base64.urlsafe_b64encode(position.encode()).decode()
-
-
-def read_token(token: str) -> str:
-    """The position in a page token. Raises InvalidArgument if it is none of ours."""
-    try:
-        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise errors.InvalidArgument(
-            "page_token is not one that this method gave; send next_page_token as it was, or none",
-            reason="PAGE_TOKEN_INVALID",
-            violations=[errors.FieldViolation("page_token", "malformed", "PAGE_TOKEN_INVALID")],
-        ) from error

@@ -5,6 +5,7 @@ from typing import Any
 
 from chassis import errors
 from chassis.auth import current_identity
+from chassis.paging import make_token, read_token
 from google.protobuf import empty_pb2, field_mask_pb2
 from opentelemetry import trace
 from penstock.aigw.v1 import route_pb2, route_service_pb2, route_service_pb2_grpc
@@ -108,10 +109,10 @@ class RouteServicer(route_service_pb2_grpc.RouteServiceServicer):
         """See the contract."""
         project, route = names.split_route_name(request.parent, "parent")
         size = request.page_size or 100
-        position = paging.read_token(request.page_token)
+        position = read_token(request.page_token)
         before = int(position) if position.isdigit() else _NEWEST
         found = await self._catalog.history(project, route, before=before, limit=size + 1)
-        token = paging.make_token(str(found[size - 1].route.generation)) if len(found) > size else ""
+        token = make_token(str(found[size - 1].route.generation)) if len(found) > size else ""
         return route_service_pb2.ListRouteSnapshotsResponse(
             route_snapshots=[convert.snapshot_message(snapshot) for snapshot in found[:size]],
             next_page_token=token,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from chassis import errors
+from chassis.paging import make_token, read_token
 from penstock.dplo.v1 import cluster_service_pb2, cluster_service_pb2_grpc
 
 from dplo.api import paging, view
@@ -30,11 +31,11 @@ class ClusterServicer(cluster_service_pb2_grpc.ClusterServiceServicer):
 
     async def ListClusters(self, request: Any, context: Any) -> cluster_service_pb2.ListClustersResponse:
         """See the contract."""
-        after = paging.read_token(request.page_token)
+        after = read_token(request.page_token)
         size = paging.page_size(request.page_size)
         names = [name for name in sorted(self._clusters) if name > after]
         clusters = [view.cluster(await self._clusters[name].facts()) for name in names[:size]]
-        token = paging.make_token(names[size - 1]) if len(names) > size else ""
+        token = make_token(names[size - 1]) if len(names) > size else ""
         return cluster_service_pb2.ListClustersResponse(clusters=clusters, next_page_token=token)
 
     async def _refuse(self, request: Any, context: Any) -> NoReturn:

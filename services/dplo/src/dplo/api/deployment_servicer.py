@@ -7,6 +7,7 @@ from chassis import errors
 from chassis.auth import current_identity
 from chassis.operations import Operations
 from chassis.operations.servicer import to_proto
+from chassis.paging import make_token, read_token
 from google.longrunning import operations_pb2
 from penstock.dplo.v1 import deployment_pb2, deployment_service_pb2, deployment_service_pb2_grpc
 
@@ -74,9 +75,9 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
             raise not_available("A filter of ListDeployments", "leave `filter` empty")
         size = paging.page_size(request.page_size)
         project = request.parent.partition("/")[2]
-        after = paging.read_token(request.page_token)
+        after = read_token(request.page_token)
         found = await self._deployments.list(None if project == "-" else project, after, size + 1)
-        token = paging.make_token(str(found[size - 1].name)) if len(found) > size else ""
+        token = make_token(str(found[size - 1].name)) if len(found) > size else ""
         return pb.ListDeploymentsResponse(
             deployments=[view.deployment(d) for d in found[:size]], next_page_token=token
         )
@@ -100,10 +101,10 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """See the contract."""
         name = DeploymentName.parse(request.parent)
         size = paging.page_size(request.page_size)
-        position = paging.read_token(request.page_token)
+        position = read_token(request.page_token)
         below = int(position) if position.isdigit() else None
         found = await self._deployments.revisions(name, below, size + 1)
-        token = paging.make_token(str(found[size - 1].number)) if len(found) > size else ""
+        token = make_token(str(found[size - 1].number)) if len(found) > size else ""
         return pb.ListRevisionsResponse(
             revisions=[view.revision(name, r) for r in found[:size]], next_page_token=token
         )
