@@ -7,17 +7,21 @@ objects stand between the socket and the forwarder.
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
-from chassis import errors, status
+from chassis import errors
 from chassis.clock import Clock
 from chassis.rest.headers import timeout as read_timeout
-from chassis.rest.problem import BodyTooLarge
+from chassis.rest.open_inference import (
+    OpenInferenceRoute,
+    caller_gone,
+    expect,
+    read_body,
+    send_body,
+    send_json,
+)
 from chassis.server.http import IDENTITY, ROUTE
 from chassis.transport.port import Metadata
-from google.protobuf import json_format
-from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from aigw.api.grpc_inference import EXTENSIONS, repository_index
@@ -32,7 +36,6 @@ from aigw.domain.upstream import HttpReply
 WATCHED_AFTER = 0.25
 """Seconds after which a call is watched for its caller's going away."""
 
-_JSON = (b"content-type", b"application/json")
 _MODEL_PATH = re.compile(
     rf"/v2/models/(?P<project>{names.ID})/(?P<model>{names.ID})"
     rf"(?:/versions/(?P<version>{names.VERSION}))?(?:/(?P<action>infer|ready|config|stats))?"
@@ -47,7 +50,7 @@ _ACTIONS: Mapping[str | None, tuple[str, str]] = {
 _FORMS = "/v2/models/{project}/{model}[/versions/{version}][/infer|/ready|/config|/stats]"
 
 
-class RestInference(BaseRoute):
+class RestInference(OpenInferenceRoute):
     """Everything under `/v2`, as one route of the REST face."""
 
     path = "/v2"
@@ -67,25 +70,7 @@ class RestInference(BaseRoute):
         self._name = name
         self._version = version
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the request is ours."""
-        path = scope["path"]
-        if scope["type"] == "http" and (path == "/v2" or path.startswith("/v2/")):
-            return Match.FULL, {}
-        return Match.NONE, {}
-
-    def url_path_for(self, name: str, /, **path_params: Any) -> Any:
-        """Nothing here is looked up by name."""
-        raise NotImplementedError
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; errors in the protocol's form, with the Status beside."""
-        try:
-            await self._answer(scope, receive, send)
-        except errors.Error as error:
-            await send_error(send, error)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].rstrip("/")
         match = _MODEL_PATH.fullmatch(path)
         if match is not None:
@@ -93,15 +78,15 @@ class RestInference(BaseRoute):
             return
         scope[ROUTE] = path if path in ("/v2", "/v2/health/live", "/v2/health/ready") else "/v2/*"
         if path == "/v2":
-            _expect(scope, "GET")
+            expect(scope, "GET")
             await send_json(
                 send, {"name": self._name, "version": self._version, "extensions": list(EXTENSIONS)}
             )
         elif path in ("/v2/health/live", "/v2/health/ready"):
-            _expect(scope, "GET")
+            expect(scope, "GET")
             await send_json(send, {path.rpartition("/")[2]: True})
         elif path == "/v2/repository/index":
-            _expect(scope, "POST")
+            expect(scope, "POST")
             await self._repository_index(scope, receive, send)
         else:
             raise _no_such_path(path)
@@ -110,7 +95,7 @@ class RestInference(BaseRoute):
         action = match["action"]
         verb, name = _ACTIONS[action]
         scope[ROUTE] = "/v2/models/{project}/{model}" + (f"/{action}" if action else "")
-        _expect(scope, verb)
+        expect(scope, verb)
         identity = scope.get(IDENTITY)
         started = self._monotonic()
         headers, wanted = _headers(scope)
@@ -145,10 +130,10 @@ class RestInference(BaseRoute):
         except asyncio.CancelledError:
             if not watch.gone:
                 raise
-            raise _gone() from None  # nobody is left to be told: it ends the request, and no more
+            raise caller_gone() from None  # nobody is left to be told: it ends the request, and no more
         finally:
             watch.end()
-        await send_reply(send, reply)
+        await send_body(send, reply.payload, reply.status, *reply.headers)
 
     async def _repository_index(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive)
@@ -260,16 +245,6 @@ def _target(scope: Scope) -> str:
     return (raw + b"?" + query if query else raw).decode("latin-1")
 
 
-def _expect(scope: Scope, verb: str) -> None:
-    method = scope["method"]
-    if method != verb and not (verb == "GET" and method == "HEAD"):
-        error = errors.Unimplemented(
-            f"{method} is not allowed for {scope['path']}; use {verb}", reason="METHOD_NOT_ALLOWED"
-        )
-        error.trailing = (("allow", verb),)
-        raise error
-
-
 def _no_such_path(path: str) -> errors.NotFound:
     parts = path.split("/")
     if path.startswith("/v2/models/") and len(parts) == 4:
@@ -279,50 +254,3 @@ def _no_such_path(path: str) -> errors.NotFound:
         text = f"there is nothing at {path}; paths are {_FORMS}, /v2, /v2/health/live, /v2/health/ready, "
         text += "/v2/repository/index"
     return errors.NotFound(text, reason="PATH_NOT_FOUND", metadata={"path": path[:256]})
-
-
-def _gone() -> errors.Cancelled:
-    return errors.Cancelled("the caller went away before the body was complete", reason="CALLER_GONE")
-
-
-async def read_body(receive: Receive) -> bytes:
-    """The whole body; the host bounds it. Raises Cancelled when the caller goes away before its end."""
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _gone()
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def send_reply(send: Send, reply: HttpReply) -> None:
-    """Sends an answer as it is."""
-    headers = [*reply.headers, (b"content-length", str(len(reply.payload)).encode())]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.payload})
-
-
-async def send_json(send: Send, value: object, code: int = 200, *extra: tuple[bytes, bytes]) -> None:
-    """Sends a JSON answer."""
-    await send_reply(send, HttpReply(code, (_JSON, *extra), orjson.dumps(value)))
-
-
-async def send_error(send: Send, error: errors.Error) -> None:
-    """Sends an error in the form of the Open Inference Protocol, with the Status of our other faces beside
-    it.
-    """
-    extra = [
-        (key.encode(), value.encode())
-        for key, value in error.trailing
-        if isinstance(value, str) and key == "allow"
-    ]
-    code = 405 if error.reason == "METHOD_NOT_ALLOWED" else error.code.http_status
-    if isinstance(error, BodyTooLarge):
-        code = error.http_status
-        extra += error.headers
-    if error.retry_after is not None:
-        extra.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
-    body = {"error": error.message, "status": json_format.MessageToDict(status.to_status(error))}
-    await send_json(send, body, code, *extra)

@@ -11,14 +11,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any
 
-import orjson
-from chassis import errors, status
+from chassis import errors
 from chassis.rest.headers import timeout as read_timeout
+from chassis.rest.open_inference import JSON, OpenInferenceRoute, expect, read_body, send_body, send_json
 from chassis.rest.problem import BodyTooLarge
 from chassis.server.http import ROUTE
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from mds.api import infer_rest
@@ -38,10 +37,9 @@ _INDEX_PATH = re.compile(r"/v2/repository/(?:[^/]+/)?index")
 _FORMS = "/v2/models/{model}[/versions/{version}][/infer|/ready|/config|/stats]"
 Respond = Callable[..., Awaitable[None]]
 Body = Sequence[bytes | memoryview]
-_JSON = (b"content-type", b"application/json")
 
 
-class RestInference(BaseRoute):
+class RestInference(OpenInferenceRoute):
     """Everything under `/v2`, as one route of the REST face."""
 
     path = "/v2"
@@ -54,25 +52,7 @@ class RestInference(BaseRoute):
         self._max_body = max_body_bytes
         self._may_unload = may_unload
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the request is ours."""
-        path = scope["path"]
-        if scope["type"] == "http" and (path == "/v2" or path.startswith("/v2/")):
-            return Match.FULL, {}
-        return Match.NONE, {}
-
-    def url_path_for(self, name: str, /, **path_params: Any) -> Any:
-        """Nothing here is looked up by name."""
-        raise NotImplementedError
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        try:
-            await self._answer(scope, receive, send)
-        except errors.Error as error:
-            await _send_error(send, error)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"].rstrip("/")
         match = _MODEL_PATH.fullmatch(path)
         if match is not None and match["model"] is not None:
@@ -80,72 +60,73 @@ class RestInference(BaseRoute):
             return
         scope[ROUTE] = path if path in ("/v2", "/v2/health/live", "/v2/health/ready") else "/v2/*"
         if path == "/v2":
-            _expect(scope, "GET")
+            expect(scope, "GET")
             tree = {"name": "penstock", "version": self._version, "extensions": list(EXTENSIONS)}
-            await _send(send, [orjson.dumps(tree)])
+            await send_json(send, tree)
         elif path == "/v2/health/live":
-            _expect(scope, "GET")
-            await _send(send, [b'{"live":true}'])
+            expect(scope, "GET")
+            await send_json(send, {"live": True})
         elif path == "/v2/health/ready":
-            _expect(scope, "GET")
+            expect(scope, "GET")
             ready = self._plane.ready
-            await _send(send, [orjson.dumps({"ready": ready})], code=200 if ready else 503)
+            await send_json(send, {"ready": ready}, 200 if ready else 503)
         elif path == "/v2/models/stats":
-            _expect(scope, "GET")
+            expect(scope, "GET")
             stats = [model_statistics(model, model.name) for model in self._plane.models]
-            await _send(send, [orjson.dumps({"model_stats": [_tree(one) for one in stats]})])
+            await send_json(send, {"model_stats": [_tree(one) for one in stats]})
         elif _INDEX_PATH.fullmatch(path):
             await self._index(scope, receive, send)
         elif (match := _REPOSITORY_PATH.fullmatch(path)) is not None:
             await self._repository(match, scope, receive, send)
         elif (match := _METADATA_PATH.fullmatch(path)) is not None and match["model"] is not None:
-            _expect(scope, "GET")
+            expect(scope, "GET")
             model = self._plane.find(match["model"], match["version"] or "")
-            await _send(send, [orjson.dumps(_tree(model_metadata(model, match["model"])))])
+            await send_json(send, _tree(model_metadata(model, match["model"])))
         else:
             raise _elsewhere(path)
 
     async def _model(self, match: re.Match[str], scope: Scope, receive: Receive, send: Send) -> None:
         action, name = match["action"], match["model"]
         scope[ROUTE] = f"/v2/models/{{model}}/{action}"
-        _expect(scope, "POST" if action == "infer" else "GET")
+        expect(scope, "POST" if action == "infer" else "GET")
         model = self._plane.find(name, match["version"] or "")
         if action == "infer":
             await self._infer(name, model, scope, receive, send)
         elif action == "ready":
-            await _send(send, [b""], code=200 if model.batcher is not None else 503)
+            await send_body(send, b"", 200 if model.batcher is not None else 503, JSON)
         elif action == "config":
-            await _send(send, [orjson.dumps(_tree(model_config(model, name)))])
+            await send_json(send, _tree(model_config(model, name)))
         else:
-            await _send(send, [orjson.dumps({"model_stats": [_tree(model_statistics(model, name))]})])
+            await send_json(send, {"model_stats": [_tree(model_statistics(model, name))]})
 
     async def _infer(self, name: str, model: ServedModel, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
         seconds = read_timeout(headers.get("grpc-timeout"))
         deadline = None if seconds is None else monotonic() + seconds
-        body = self._decoded(await self._read(receive), headers.get("content-encoding", ""))
+        body = self._decoded(await read_body(receive), headers.get("content-encoding", ""))
         request = infer_rest.parse(model, body, headers.get("inference-header-content-length"))
         wanted = wanted_outputs(model, [output for output, _ in request.outputs])
         deadline = deadline_with(deadline, request.timeout_us)
         result = await self._plane.infer(model, request.inputs, request.items, deadline)
         parts, json_length = infer_rest.encode(name, model, request, result.outputs, wanted)
+        answer = parts[0] if len(parts) == 1 else b"".join(parts)
         if json_length is None:
-            await _send(send, parts)
+            await send_body(send, answer, 200, JSON)
         else:
             length = (b"inference-header-content-length", str(json_length).encode())
-            await _send(send, parts, headers=[(b"content-type", b"application/octet-stream"), length])
+            await send_body(send, answer, 200, (b"content-type", b"application/octet-stream"), length)
 
     async def _index(self, scope: Scope, receive: Receive, send: Send) -> None:
-        _expect(scope, "POST")
-        body = await self._read(receive)
+        expect(scope, "POST")
+        body = await read_body(receive)
         tree = infer_rest.load_json(body) if body.strip() else {}
         only_ready = isinstance(tree, dict) and tree.get("ready") is True
         index = repository_index(self._plane.models, only_ready=only_ready)
-        await _send(send, [orjson.dumps([_tree(model) for model in index.models])])
+        await send_json(send, [_tree(model) for model in index.models])
 
     async def _repository(self, match: re.Match[str], scope: Scope, receive: Receive, send: Send) -> None:
-        _expect(scope, "POST")
-        await self._read(receive)
+        expect(scope, "POST")
+        await read_body(receive)
         model = self._plane.find(match["model"], "")
         if match["action"] == "load":
             await model.load()
@@ -153,18 +134,7 @@ class RestInference(BaseRoute):
             self._may_unload()
             await model.unload()
         done = "is_loaded" if match["action"] == "load" else "is_unloaded"
-        await _send(send, [orjson.dumps({"model_name": model.name, done: True})])
-
-    async def _read(self, receive: Receive) -> bytes:
-        """The whole body; the host bounds it."""
-        parts: list[bytes] = []
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise errors.Cancelled("the caller went away", reason="CALLER_GONE")
-            parts.append(message.get("body", b""))
-            if not message.get("more_body"):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+        await send_json(send, {"model_name": model.name, done: True})
 
     def _decoded(self, body: bytes, encoding: str) -> bytes:
         """A body without its compression; what would grow beyond the limit is refused."""
@@ -217,16 +187,6 @@ def _numbered(tree: Any, message: Message) -> Any:
     return tree
 
 
-def _expect(scope: Scope, verb: str) -> None:
-    method = scope["method"]
-    if method != verb and not (verb == "GET" and method == "HEAD"):
-        error = errors.Unimplemented(
-            f"{method} is not allowed for {scope['path']}; use {verb}", reason="METHOD_NOT_ALLOWED"
-        )
-        error.trailing = (("allow", verb),)
-        raise error
-
-
 def _elsewhere(path: str) -> errors.Error:
     if path.startswith(("/v2/systemsharedmemory", "/v2/cudasharedmemory")):
         return shared_memory()
@@ -241,28 +201,3 @@ def _elsewhere(path: str) -> errors.Error:
         reason="PATH_NOT_FOUND",
         metadata={"path": path[:256]},
     )
-
-
-async def _send(
-    send: Send,
-    parts: Body,
-    *,
-    code: int = 200,
-    headers: Sequence[tuple[bytes, bytes]] = (_JSON,),
-) -> None:
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": code, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _send_error(send: Send, error: errors.Error) -> None:
-    headers = [_JSON]
-    headers += [(k.encode(), v.encode()) for k, v in error.trailing if k == "allow" and isinstance(v, str)]
-    code = {"METHOD_NOT_ALLOWED": 405, "BODY_TOO_LARGE": 413}.get(error.reason, error.code.http_status)
-    if code == 413:
-        headers.append((b"connection", b"close"))
-    if error.retry_after is not None:
-        headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
-    tree = {"error": str(error), "status": json_format.MessageToDict(status.to_status(error))}
-    await _send(send, [orjson.dumps(tree)], code=code, headers=headers)
