@@ -7,6 +7,7 @@ import aiohttp
 from chassis import errors
 from chassis.settings import MIB, ChannelSettings, client_tls_context
 from chassis.telemetry import Telemetry, propagation
+from chassis.transport.metadata import ONE_HOP
 from chassis.transport.port import Metadata
 from opentelemetry import trace
 from opentelemetry.trace import Span, StatusCode
@@ -14,25 +15,7 @@ from yarl import URL
 
 from aigw.domain.upstream import HttpReply
 
-_HOP = frozenset(
-    {
-        "connection",
-        "content-length",
-        "forwarded",
-        "host",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "authorization",
-    }
-)
-"""Headers that belong to one connection, or to the caller's relation with the gateway, and go no further."""
-
+_ONE_HOP_TRACED = ONE_HOP | {propagation.TRACEPARENT}
 _NOT_ADDED = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 _HOP_BACK = frozenset(
     {b"connection", b"content-length", b"keep-alive", b"transfer-encoding", b"upgrade", b"server", b"date"}
@@ -205,7 +188,7 @@ def _outgoing(headers: Metadata, span: Span | None) -> list[tuple[str, str]]:
     """The caller's headers that go further, with the present trace context in place of the caller's."""
     current = span or trace.get_current_span()
     header = propagation.traceparent_of(current)
-    dropped = _HOP if header is None else _HOP | {propagation.TRACEPARENT}
+    dropped = ONE_HOP if header is None else _ONE_HOP_TRACED
     kept = [(key, value) for key, value in headers if isinstance(value, str) and key not in dropped]
     if header is not None:
         kept.append((propagation.TRACEPARENT, header))

@@ -8,13 +8,11 @@ needs to forward an identity does so on purpose.
 
 from chassis.transport.port import Metadata
 
-_DROPPED = frozenset(
+ONE_HOP = frozenset(
     {
         "authorization",
         "connection",
         "content-length",
-        "content-type",
-        "accept-encoding",
         "forwarded",
         "host",
         "keep-alive",
@@ -25,9 +23,11 @@ _DROPPED = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
-        "user-agent",
     }
 )
+"""What belongs to one connection, or to the caller's relation with this service, over gRPC and HTTP alike."""
+
+_DROPPED = ONE_HOP | {"accept-encoding", "content-type", "user-agent"}
 
 
 def is_forwardable(key: str) -> bool:
